@@ -1,0 +1,1 @@
+"""Moorage: a self-hosted platform for stateful web apps."""

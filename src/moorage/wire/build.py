@@ -1,0 +1,42 @@
+"""What the build worker and the control plane tell each other: claim a job, report its stages."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from moorage.wire.message import Message
+
+
+class BuildJob(Message):
+    """A build to do: the uploaded source by digest, under a lease whose `token` every report repeats."""
+
+    operation: str
+    token: int
+    app: str
+    deployment: str
+    deployment_number: int
+    source: str
+    source_facts: dict[str, Any]
+    environ: dict[str, str] = {}
+
+
+class BuildReport(Message):
+    """A stage reached. `progress` is one line for people. With `built`: the artifact's digest and manifest (as JSON);
+    with `blocked` or `failed`: code, detail, hint and the last lines of the tool's output."""
+
+    token: int
+    stage: Literal["fetching", "building", "validating", "built", "blocked", "failed"]
+    progress: str = ""
+    artifact: str = ""
+    manifest: dict[str, Any] = {}
+    size_bytes: int = 0
+    code: str = ""
+    detail: str = ""
+    hint: str = ""
+    log_tail: tuple[str, ...] = ()
+
+
+class BuildReply(Message):
+    """Whether the worker may go on: False once its token is old or the operation was canceled."""
+
+    go_on: bool
