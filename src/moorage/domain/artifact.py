@@ -90,9 +90,7 @@ def artifact_digest(manifest: Manifest) -> str:
         "depth": manifest.depth,
         "process": [process.command, process.health, process.ready_timeout_s, process.stop_grace_s],
         "files": [[f.path, f.mode, f.size, f.sha256] for f in sorted(manifest.files, key=lambda f: f.path)],
-        "state": sorted(
-            [e.state, e.field, e.scope, e.kind, e.fingerprint, e.default] for e in manifest.state
-        ),
+        "state": sorted([e.state, e.field, e.scope, e.kind, e.fingerprint, e.default] for e in manifest.state),
         "migrations": [[m.name, m.impact] for m in manifest.migrations],
     }
     text = json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False)

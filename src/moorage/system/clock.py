@@ -32,9 +32,7 @@ async def wait_for(event: asyncio.Event, seconds: float) -> bool:
     return True
 
 
-async def wait_until(
-    condition: Callable[[], Awaitable[bool]], *, timeout_s: float, period_s: float = 0.02
-) -> bool:
+async def wait_until(condition: Callable[[], Awaitable[bool]], *, timeout_s: float, period_s: float = 0.02) -> bool:
     """Ask the condition again and again until it holds or the time is over; says whether it held."""
     deadline = monotonic_s() + timeout_s
     while not await condition():
