@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -88,7 +89,7 @@ class BuildClient:
     async def fetch_source(self, source: str, target: Path) -> None:
         """Write the uploaded source archive (gzip-compressed tar) with this digest to `target`."""
         answer = await self._http.send("GET", f"/v1/sources/{source}", timeout_s=120.0)
-        target.write_bytes(answer.content)
+        await asyncio.to_thread(target.write_bytes, answer.content)
 
 
 async def chunks_of(path: Path) -> AsyncIterator[bytes]:

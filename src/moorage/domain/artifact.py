@@ -36,7 +36,7 @@ class FileEntry:
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """How an artifact runs: a shell-free command line in which `$PORT` and `$HOST` are replaced, and its health path."""
+    """How an artifact runs: a command line without a shell (`$PORT` and `$HOST` are replaced) and a health path."""
 
     command: str
     health: str = "/"

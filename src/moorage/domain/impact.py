@@ -1,0 +1,132 @@
+"""Warm and cold deploys: what a change of artifact does to persisted session state and to data.
+
+Two separate reports, each computed in both directions. Warm says nothing about the database; a rollback asks both.
+The state rule (`1-system` section 5): added = warm, removed / retyped / id changed = cold, unreadable = review.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from moorage.domain.artifact import Manifest, Migration, StateEntry
+
+
+class StateImpact(StrEnum):
+    """What a deploy does to the sessions' persisted state."""
+
+    NEUTRAL = "neutral"
+    WARM = "warm"
+    COLD = "cold"
+    REVIEW = "review"
+
+
+class DataImpact(StrEnum):
+    """What declared migrations do to the app's data, mildest first."""
+
+    NONE = "none"
+    ADDITIVE = "additive"
+    EXPAND_CONTRACT = "expand-contract"
+    DATA_MIGRATION = "data-migration"
+    ONLINE_CHANGE = "online-change"
+    DESTRUCTIVE = "destructive"
+    UNKNOWN = "unknown"
+
+
+_SEVERITY = {impact: rank for rank, impact in enumerate(DataImpact)}
+BLOCKS_ROLLBACK = frozenset({DataImpact.DATA_MIGRATION, DataImpact.DESTRUCTIVE, DataImpact.UNKNOWN})
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One difference between two state schemas; `what` is added, removed, retyped or unreadable."""
+
+    what: str
+    state: str
+    field: str
+    before: str = ""
+    after: str = ""
+
+    @property
+    def is_cold(self) -> bool:
+        return self.what in ("removed", "retyped")
+
+    def __str__(self) -> str:
+        name = f"{self.state} {self.field}".strip()
+        return f"{name} retyped from {self.before} to {self.after}" if self.what == "retyped" else f"{name} {self.what}"
+
+
+@dataclass(frozen=True, slots=True)
+class StateReport:
+    """A state impact in one direction, with every change and the one that decides."""
+
+    impact: StateImpact
+    changes: tuple[Change, ...] = ()
+
+    @property
+    def deciding(self) -> Change | None:
+        return next((c for c in self.changes if c.is_cold), self.changes[0] if self.changes else None)
+
+
+def state_impact(serving: Sequence[StateEntry], candidate: Sequence[StateEntry]) -> StateReport:
+    """The impact of replacing `serving` by `candidate` on sessions that `serving` has stored."""
+    before = {(e.state, e.field): e for e in serving}
+    after = {(e.state, e.field): e for e in candidate}
+    changes = [_compare(before.get(key), after.get(key)) for key in sorted(before.keys() | after.keys())]
+    found = tuple(change for change in changes if change)
+    if not found:
+        return StateReport(StateImpact.NEUTRAL)
+    return StateReport(StateImpact.COLD if any(c.is_cold for c in found) else StateImpact.WARM, found)
+
+
+def _compare(old: StateEntry | None, new: StateEntry | None) -> Change | None:
+    if old is None and new is not None:
+        return Change("added", new.state, new.field, after=new.fingerprint)
+    if new is None and old is not None:
+        return Change("removed", old.state, old.field, before=old.fingerprint)
+    assert old is not None and new is not None
+    if (old.fingerprint, old.scope, old.kind) != (new.fingerprint, new.scope, new.kind):
+        return Change("retyped", old.state, old.field, before=_type(old), after=_type(new))
+    return None
+
+
+def _type(entry: StateEntry) -> str:
+    return entry.fingerprint if entry.scope == "session" else f"{entry.scope} {entry.fingerprint}"
+
+
+def data_impact(migrations: Sequence[Migration]) -> DataImpact:
+    """The worst declared impact; an impact nobody knows is `unknown`, which is never mild."""
+    known = [DataImpact(m.impact) if m.impact in set(DataImpact) else DataImpact.UNKNOWN for m in migrations]
+    return max(known, key=_SEVERITY.__getitem__, default=DataImpact.NONE)
+
+
+@dataclass(frozen=True, slots=True)
+class ImpactReport:
+    """Both impacts, both ways, from the serving artifact (None: nothing serves yet) to the candidate."""
+
+    serving: str | None
+    candidate: str
+    forward: StateReport
+    backward: StateReport
+    data: DataImpact
+    new_migrations: tuple[Migration, ...] = ()
+
+
+def impact_report(serving: tuple[str, Manifest] | None, candidate: tuple[str, Manifest]) -> ImpactReport:
+    """Compare two artifacts given as (digest, manifest). Migrations count when the serving artifact lacks them."""
+    digest, manifest = candidate
+    if serving is None:
+        neutral = StateReport(StateImpact.NEUTRAL)
+        return ImpactReport(None, digest, neutral, neutral, DataImpact.NONE)
+    old_digest, old = serving
+    known = {m.name for m in old.migrations}
+    fresh = tuple(m for m in manifest.migrations if m.name not in known)
+    return ImpactReport(
+        old_digest,
+        digest,
+        state_impact(old.state, manifest.state),
+        state_impact(manifest.state, old.state),
+        data_impact(fresh),
+        fresh,
+    )
