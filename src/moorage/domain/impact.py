@@ -85,7 +85,8 @@ def _compare(old: StateEntry | None, new: StateEntry | None) -> Change | None:
         return Change("added", new.state, new.field, after=new.fingerprint)
     if new is None and old is not None:
         return Change("removed", old.state, old.field, before=old.fingerprint)
-    assert old is not None and new is not None
+    assert old is not None
+    assert new is not None
     if (old.fingerprint, old.scope, old.kind) != (new.fingerprint, new.scope, new.kind):
         return Change("retyped", old.state, old.field, before=_type(old), after=_type(new))
     return None
