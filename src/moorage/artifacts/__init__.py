@@ -1,1 +1,1 @@
-"""Placeholder room docstring."""
+"""The artifact store: content-addressed, written once, verified file by file before anything runs from it."""
