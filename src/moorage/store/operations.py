@@ -119,9 +119,7 @@ def record(
     current = require(tx, operation)
     if current.token != token or current.finished_ms is not None:
         raise LeaseLost(operation, token)
-    assert may_move(current.kind, current.state, state), (
-        f"{current.kind}: {current.state} > {state} is not a transition"
-    )
+    assert may_move(current.kind, current.state, state), f"{current.kind}: {current.state} > {state}"
     merged = {**current.facts, **(facts or {})}
     finished = tx.now_ms if is_final(current.kind, state) else None
     changed = tx.run(
