@@ -114,6 +114,12 @@ class ImpactReport:
     new_migrations: tuple[Migration, ...] = ()
 
 
+def nothing_built() -> ImpactReport:
+    """The report of a deployment that has no artifact: there is nothing to compare."""
+    unreadable = StateReport(StateImpact.REVIEW, (Change("unreadable", "", ""),))
+    return ImpactReport(None, "", unreadable, unreadable, DataImpact.UNKNOWN)
+
+
 def impact_report(serving: tuple[str, Manifest] | None, candidate: tuple[str, Manifest]) -> ImpactReport:
     """Compare two artifacts given as (digest, manifest). Migrations count when the serving artifact lacks them."""
     digest, manifest = candidate

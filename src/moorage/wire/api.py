@@ -228,7 +228,7 @@ class SecretView(Message):
 
 
 class LogChunk(Message):
-    """A piece of an allocation's log. `next_offset` continues it; `over` when the allocation has ended and all is read."""
+    """A piece of an allocation's log. `next_offset` continues it; `over`: the allocation has ended and all is read."""
 
     allocation: int
     text: str

@@ -1,0 +1,63 @@
+"""What edges and runners have reported lately: memory, lost with the process, rebuilt by the next report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from moorage.domain.limits import EDGE_LIVE_WITHIN_S
+from moorage.wire.edge import EdgeReport
+from moorage.wire.runner import RunnerReport
+
+R = TypeVar("R")
+
+
+@dataclass(slots=True)
+class Seen(Generic[R]):
+    """A report and when it came: monotonic seconds for liveness, wall milliseconds for people."""
+
+    report: R
+    at_s: float
+    at_ms: int
+
+
+@dataclass
+class Live:
+    """The newest report of each edge and runner; `announce` wakes whoever waits for a change."""
+
+    announce: Callable[[], None]
+    monotonic_s: Callable[[], float]
+    wall_ms: Callable[[], int]
+    edges: dict[str, Seen[EdgeReport]] = field(default_factory=dict)
+    runners: dict[str, Seen[RunnerReport]] = field(default_factory=dict)
+
+    def edge_reported(self, report: EdgeReport) -> None:
+        """Keep an edge's report."""
+        self.edges[report.edge] = Seen(report, self.monotonic_s(), self.wall_ms())
+        self.announce()
+
+    def runner_reported(self, report: RunnerReport) -> None:
+        """Keep a runner's report."""
+        self.runners[report.runner] = Seen(report, self.monotonic_s(), self.wall_ms())
+        self.announce()
+
+    def live_edges(self) -> dict[str, EdgeReport]:
+        """Edges that reported within EDGE_LIVE_WITHIN_S."""
+        horizon = self.monotonic_s() - EDGE_LIVE_WITHIN_S
+        return {name: seen.report for name, seen in self.edges.items() if seen.at_s >= horizon}
+
+    def attached(self, number: int) -> int | None:
+        """Sockets attached to an allocation, added up over live edges; None when no live edge has told."""
+        counts = [s.attached for e in self.live_edges().values() for s in e.sockets if s.number == number]
+        if counts:
+            return sum(counts)
+        return 0 if self.live_edges() else None
+
+    def store_state(self, environment: str) -> str:
+        """What the runner says of an environment's store."""
+        for seen in self.runners.values():
+            for store in seen.report.stores:
+                if store.environment == environment:
+                    return store.state
+        return "unknown"

@@ -1,0 +1,137 @@
+"""Allocations that ended are fenced and removed; an owner that has lost its allocation gets a new one.
+
+A crashed allocation is never restarted under its old identity: its replacement is a new allocation with a store user
+of its own, so that evidence says who wrote what.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from moorage.control.context import Control
+from moorage.domain.allocation import Posture
+from moorage.domain.ids import Prefix
+from moorage.domain.limits import RESTART_BACKOFF_FIRST_S, RESTART_BACKOFF_MAX_S
+from moorage.domain.operation import Kind
+from moorage.domain.route import RouteOwner
+from moorage.store import allocations, operations, routes
+from moorage.store.allocations import Allocation
+from moorage.store.database import Tx
+from moorage.system.clock import now_ms
+from moorage.system.rand import new_id
+
+CRASH_WINDOW_S = 300.0
+PERIOD_S = 1.0
+_BUSY = frozenset({Kind.PROMOTION, Kind.ROLLBACK, Kind.REPLACEMENT, Kind.DESTROY})
+
+
+def backoff_s(failures: int) -> float:
+    """How long to wait before the next start after this many failures within CRASH_WINDOW_S: doubling, bounded."""
+    return 0.0 if failures <= 1 else min(RESTART_BACKOFF_FIRST_S * 2 ** (failures - 2), RESTART_BACKOFF_MAX_S)
+
+
+@dataclass(frozen=True, slots=True)
+class Vacancy:
+    """An owner without an allocation that runs or is being started; `dead` are the ones that ended last."""
+
+    owner: RouteOwner
+    dead: tuple[str, ...]
+
+
+class AllocationLoop:
+    """Runs `reconcile_once` after every change and at least each second."""
+
+    def __init__(self, control: Control) -> None:
+        self._control = control
+
+    async def run(self) -> None:
+        """For ever."""
+        seen = -1
+        while True:
+            await self.reconcile_once()
+            seen = await self._control.db.changes.wait(seen, PERIOD_S)
+
+    async def reconcile_once(self) -> None:
+        """One pass: remove what is over, fill what is vacant."""
+        over, vacant = await self._control.db.read(lambda tx: (_removable(tx), _vacancies(tx)))
+        if over or vacant:
+            await self._control.db.write(lambda tx: self._apply(tx, over, vacant), actor="allocations")
+
+    def _apply(self, tx: Tx, over: tuple[str, ...], vacant: tuple[Vacancy, ...]) -> None:
+        for id in over:
+            allocations.disable_store_user(tx, id, reason="the process is over")
+            allocations.set_posture(tx, id, Posture.GONE, reason="the process is over")
+        for vacancy in vacant:
+            if _busy(tx, vacancy.owner.app) or not _due(tx, vacancy.owner):
+                continue
+            operations.create(
+                tx,
+                id=new_id(Prefix.OPERATION),
+                kind=Kind.REPLACEMENT,
+                app=vacancy.owner.app,
+                input={
+                    "route_key": vacancy.owner.route_key,
+                    "dead": list(vacancy.dead),
+                    "why": "the owner has no running allocation",
+                },
+            )
+
+
+def _removable(tx: Tx) -> tuple[str, ...]:
+    """Ended allocations whose sessions nobody has to settle any more."""
+    settling = _under_settlement(tx)
+    return tuple(a.id for a in allocations.live(tx) if a.is_over and a.id not in settling and not _vacates(tx, a))
+
+
+def _under_settlement(tx: Tx) -> set[str]:
+    found: set[str] = set()
+    for operation in operations.unfinished(tx):
+        found.update(operation.input.get("old", ()))
+        found.update(operation.input.get("dead", ()))
+    return found
+
+
+def _vacates(tx: Tx, allocation: Allocation) -> bool:
+    """Whether the allocation's end leaves an owner without one: its replacement settles its sessions first."""
+    owner = _owner_of(tx, allocation)
+    return owner is not None and not _runs(tx, owner) and not _replaced(tx, allocation)
+
+
+def _owner_of(tx: Tx, allocation: Allocation) -> RouteOwner | None:
+    for owner in routes.owners(tx, allocation.app):
+        if owner.environment == allocation.environment_number and owner.deployment == allocation.deployment:
+            return owner
+    return None
+
+
+def _replaced(tx: Tx, allocation: Allocation) -> bool:
+    recent = operations.newest(tx, allocation.app, 50)
+    return any(allocation.id in operation.input.get("dead", ()) for operation in recent)
+
+
+def _runs(tx: Tx, owner: RouteOwner) -> bool:
+    return any(
+        a.deployment == owner.deployment and not a.is_over and a.want == "run" and a.posture is Posture.OPEN
+        for a in allocations.live(tx, owner.environment)
+    )
+
+
+def _vacancies(tx: Tx) -> tuple[Vacancy, ...]:
+    found = []
+    for owner in routes.owners(tx):
+        if _runs(tx, owner):
+            continue
+        dead = [a for a in allocations.live(tx, owner.environment) if a.is_over and not _replaced(tx, a)]
+        found.append(Vacancy(owner, tuple(a.id for a in dead)))
+    return tuple(found)
+
+
+def _busy(tx: Tx, app: str) -> bool:
+    return any(o.app == app and o.kind in _BUSY for o in operations.unfinished(tx))
+
+
+def _due(tx: Tx, owner: RouteOwner) -> bool:
+    now = now_ms()
+    failed = allocations.failed_since(tx, owner.environment, owner.deployment, now - int(CRASH_WINDOW_S * 1000))
+    newest = failed[0].ended_ms if failed else None
+    return newest is None or now - newest >= backoff_s(len(failed)) * 1000

@@ -1,0 +1,1 @@
+"""Use cases: one module per kind of operation. Each loads, decides with the domain, and commits."""

@@ -1,0 +1,302 @@
+"""Promotion and rollback: policy, ready allocations of the exact artifact, one compare-and-swap, propagation, bake.
+
+The code takes a deployment whose artifact exists; nothing here can build (the arrows forbid it), so what was seen at
+the preview is what is served.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from moorage.control.operations.allocate import READY_MARGIN_S, plan_allocation, stop_allocations, wait_ready
+from moorage.control.operations.engine import Ended, Finished, Work
+from moorage.control.operations.report import Assessment, assess, manifest_of
+from moorage.domain.allocation import Posture, State
+from moorage.domain.errors import Problem
+from moorage.domain.ids import Prefix
+from moorage.domain.impact import ImpactReport
+from moorage.domain.limits import DRAIN_DEADLINE_S, SETTLE_WAIT_S
+from moorage.domain.names import production_key
+from moorage.domain.operation import Kind, is_final
+from moorage.domain.promotion import Mode, Verdict
+from moorage.domain.route import Granted, RouteOwner
+from moorage.store import allocations, apps, log, operations, routes
+from moorage.store.apps import Deployment
+from moorage.store.database import Tx
+from moorage.system.clock import pause
+from moorage.system.rand import new_id, new_secret
+
+HANDOVER_PATIENCE_S = 120.0  # a hand-over's own limits end it long before
+
+
+async def run(work: Work) -> None:
+    """From `requested` to `healthy`, `rejected`, `rolled_back` or `failed`; resumable at every line."""
+    if "epoch" not in work.facts:
+        assessment = await _check_policy(work)
+        await _ensure_allocations(work, assessment)
+        await _swap_owner(work, assessment)
+    await _propagate(work)
+    await _bake(work)
+    await _move_sessions(work)
+    await work.stage("healthy", _summary(work))
+
+
+# --- before the compare-and-swap: nothing has changed yet
+
+
+async def _check_policy(work: Work) -> Assessment:
+    assessment = await assess(
+        work.control,
+        work.operation.app,
+        work.input["deployment"],
+        rollback=work.operation.kind is Kind.ROLLBACK,
+        expected_epoch=work.input["expected_epoch"],
+        acknowledged=work.input["acknowledge"],
+        asked=Mode(work.input["mode"]) if work.input["mode"] else None,
+    )
+    await work.stage(
+        "policy_check",
+        "; ".join(assessment.decision.reasons),
+        impact=impact_facts(assessment.impact),
+        live_sessions=assessment.live.sessions,
+        live_sessions_at_ms=assessment.live.at_ms,
+        mode=assessment.mode,
+        mode_reason=assessment.mode_reason,
+    )
+    if assessment.decision.verdict is not Verdict.ALLOW:
+        raise Ended("rejected", assessment.decision.problem)
+    if assessment.owner and assessment.owner.deployment == assessment.deployment.id:
+        raise Ended(
+            "rejected",
+            Problem(
+                "already-owner",
+                f"Deployment {assessment.deployment.number} owns the route already",
+                hint=f"To start it afresh: moorage restart {work.operation.app}",
+            ),
+        )
+    return assessment
+
+
+def impact_facts(impact: ImpactReport | None) -> dict[str, Any]:
+    """An impact report as JSON values."""
+    if impact is None:
+        return {}
+    return {
+        "forward": impact.forward.impact,
+        "forward_changes": [str(c) for c in impact.forward.changes],
+        "backward": impact.backward.impact,
+        "backward_changes": [str(c) for c in impact.backward.changes],
+        "data": impact.data,
+    }
+
+
+async def _ensure_allocations(work: Work, assessment: Assessment) -> None:
+    deployment = assessment.deployment
+    if "allocations" not in work.facts:
+        await work.commit("policy_check", lambda tx: _plan(work, tx, deployment), "starting the exact artifact")
+    process = await work.read(lambda tx: manifest_of(tx, deployment.artifact or "").process)
+    try:
+        for allocation in work.facts["allocations"]:
+            await wait_ready(
+                work, allocation, timeout_s=process.ready_timeout_s + READY_MARGIN_S, failed_state="failed"
+            )
+    except Ended as ended:
+        await _withdraw(work, "policy_check", "did not become ready")
+        raise ended
+
+
+def _plan(work: Work, tx: Tx, deployment: Deployment) -> dict[str, Any]:
+    environment = apps.open_environment(
+        tx,
+        app=deployment.app,
+        kind=apps.PRODUCTION,
+        id=new_id(Prefix.ENVIRONMENT),
+        store_password=new_secret(),
+    )
+    planned = plan_allocation(
+        work.control, tx, environment=environment, deployment=deployment, operation=work.operation.id
+    )
+    return {"environment": environment.id, "allocations": [planned.id]}
+
+
+async def _withdraw(work: Work, state: str, reason: str) -> None:
+    def stop(tx: Tx) -> dict[str, Any]:
+        stop_allocations(tx, work.facts["allocations"], reason)
+        return {}
+
+    await work.commit(state, stop)
+
+
+# --- the compare-and-swap
+
+
+async def _swap_owner(work: Work, assessment: Assessment) -> None:
+    """The atomic moment: owner, stage, audit, log entry, and the old allocations' posture in one transaction."""
+    app, deployment = work.operation.app, assessment.deployment
+    key = production_key(app, work.control.settings.base_domain)
+    expected = work.input["expected_epoch"]
+    lost: list[RouteOwner | None] = []
+
+    def swap(tx: Tx) -> dict[str, Any]:
+        environment = apps.environment(tx, work.facts["environment"])
+        artifact = deployment.artifact or ""
+        wanted = RouteOwner(key, 0, app, environment.number, deployment.id, deployment.number, artifact)
+        outcome = routes.claim(tx, wanted, expected_epoch=expected, operation=work.operation.id)
+        if not isinstance(outcome, Granted):
+            lost.append(outcome.actual)
+            stop_allocations(tx, work.facts["allocations"], "lost the race for the route")
+            return {}
+        old = _leave_picks(tx, environment.number, set(work.facts["allocations"]))
+        previous = assessment.owner
+        return {
+            "route_key": key,
+            "epoch": outcome.owner.epoch,
+            "log_index": log.committed_index(tx),
+            "old_allocations": old,
+            "previous": {"deployment": previous.deployment, "number": previous.deployment_number} if previous else None,
+        }
+
+    await work.check_cancel()
+    await work.commit("route_cas", swap, f"expecting epoch {expected}")
+    if lost:
+        raise Ended("rejected", race_lost(expected, lost[0]))
+
+
+def race_lost(expected: int, actual: RouteOwner | None) -> Problem:
+    """The loser of a compare-and-swap is told who won."""
+    winner = f"deployment {actual.deployment_number} at epoch {actual.epoch}" if actual else "nobody (it was removed)"
+    return Problem(
+        "epoch-stale",
+        "Another promotion was faster",
+        f"You expected epoch {expected}; the route now belongs to {winner}.",
+        "Look at `moorage routes`, then promote again if you still want to.",
+        facts={
+            "expected_epoch": expected,
+            "actual_epoch": actual.epoch if actual else None,
+            "winner_deployment": actual.deployment_number if actual else None,
+        },
+    )
+
+
+def _leave_picks(tx: Tx, environment: int, new: set[str]) -> list[str]:
+    """Old allocations leave the picks and stay in the pins."""
+    old = [a for a in allocations.live(tx, environment) if a.id not in new and not a.is_over]
+    for allocation in old:
+        allocations.set_posture(tx, allocation.id, Posture.NO_PICKS, reason="a new owner takes the new sessions")
+    return [a.id for a in old]
+
+
+# --- after it
+
+
+async def _propagate(work: Work) -> None:
+    if work.operation.state == "route_cas":
+        await work.stage("propagating", f"epoch {work.facts['epoch']} at log index {work.facts['log_index']}")
+    if work.operation.state == "propagating":
+        behind = await work.control.edges_reach(work.facts["log_index"])
+        note = f"not acknowledged by {', '.join(behind)}" if behind else "acknowledged by every edge"
+        if not work.control.live.live_edges():
+            note = "no edge is live: nobody routes to this owner yet"
+        await work.stage("baking", note, edges_behind=list(behind))
+
+
+async def _bake(work: Work) -> None:
+    """Watch the new owner serve before anything of the old is given up."""
+    if "baked" in work.facts:
+        return
+    await pause(work.control.settings.bake_s)
+
+    def unwell(tx: Tx) -> list[str]:
+        return [id for id in work.facts["allocations"] if not _is_ready(tx, id)]
+
+    broken = await work.read(unwell)
+    if broken:
+        await _roll_back(work, Problem("bake-failed", "The new allocations did not stay ready", ", ".join(broken)))
+    await work.stage("baking", "stayed ready", baked=True)
+
+
+def _is_ready(tx: Tx, id: str) -> bool:
+    found = allocations.get(tx, id)
+    return found is not None and found.state is State.READY
+
+
+async def _roll_back(work: Work, why: Problem) -> None:
+    """Give the route back with another compare-and-swap; the old allocations serve again. Raises Ended."""
+    facts = work.facts
+
+    def back(tx: Tx) -> dict[str, Any]:
+        current = routes.owner(tx, facts["route_key"])
+        previous = apps.deployment(tx, facts["previous"]["deployment"]) if facts["previous"] else None
+        stop_allocations(tx, facts["allocations"], why.title)
+        if current is None or current.epoch != facts["epoch"]:
+            return {"gave_back": False}
+        if previous is None or previous.artifact is None:
+            routes.remove(tx, current, expected_epoch=facts["epoch"])
+            return {"gave_back": True}
+        owner = RouteOwner(
+            current.route_key, 0, current.app, current.environment, previous.id, previous.number, previous.artifact
+        )
+        routes.claim(tx, owner, expected_epoch=facts["epoch"], operation=work.operation.id)
+        for id in facts["old_allocations"]:
+            allocations.set_posture(tx, id, Posture.OPEN, reason="the owner was given back")
+        return {"gave_back": True, "log_index": log.committed_index(tx)}
+
+    await work.commit("rolled_back", back, str(why), problem=why)
+    raise Finished
+
+
+async def _move_sessions(work: Work) -> None:
+    """Hand the old sessions over now, or let them drain in place; either is an operation of its own."""
+    old = await work.read(lambda tx: [id for id in work.facts["old_allocations"] if _still_runs(tx, id)])
+    if not old:
+        return
+    if "child" not in work.facts:
+        await work.commit("baking", lambda tx: _start_child(work, tx, old))
+    if work.facts["mode"] == Mode.DRAIN:
+        return
+    ended = await work.wait(lambda tx: _child_settled(tx, work.facts["child"]), timeout_s=HANDOVER_PATIENCE_S)
+    child = await work.read(lambda tx: operations.require(tx, work.facts["child"]))
+    if child.state == "failed":
+        problem = child.problem or {}
+        await _roll_back(work, Problem(str(problem.get("code")), str(problem.get("title")), str(problem.get("detail"))))
+    await work.stage("baking", f"hand-over {child.state}", account=child.facts.get("account"), settled=ended)
+
+
+def _still_runs(tx: Tx, id: str) -> bool:
+    found = allocations.get(tx, id)
+    return found is not None and not found.is_over
+
+
+def _start_child(work: Work, tx: Tx, old: list[str]) -> dict[str, Any]:
+    kind = Kind.HANDOVER if work.facts["mode"] == Mode.HANDOVER else Kind.DRAIN
+    child = operations.create(
+        tx,
+        id=new_id(Prefix.OPERATION),
+        kind=kind,
+        app=work.operation.app,
+        parent=work.operation.id,
+        input={
+            "route_key": work.facts["route_key"],
+            "old": old,
+            "new": work.facts["allocations"],
+            "environment": work.facts["environment"],
+            "deadline_s": work.input.get("drain_deadline_s") or DRAIN_DEADLINE_S,
+            "settle_s": SETTLE_WAIT_S,
+        },
+    )
+    return {"child": child.id}
+
+
+def _child_settled(tx: Tx, id: str) -> bool:
+    """The sessions have been let in again and most of them are accounted for, or the hand-over is over."""
+    child = operations.require(tx, id)
+    return is_final(child.kind, child.state) or bool(child.facts.get("nearly_settled"))
+
+
+def _summary(work: Work) -> str:
+    epoch, mode = work.facts["epoch"], work.facts["mode"]
+    if not work.facts["old_allocations"]:
+        return f"owner since epoch {epoch}; no earlier sessions"
+    if mode == Mode.DRAIN:
+        return f"owner since epoch {epoch}; earlier sessions drain in place ({work.facts['mode_reason']})"
+    return f"owner since epoch {epoch}; sessions handed over"

@@ -1,0 +1,134 @@
+"""What a promotion or rollback would do now: impacts, policy, mode, live sessions. The API and the work share it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pydantic import TypeAdapter
+
+from moorage.control.context import Control
+from moorage.control.operations.evidence import live_count, production_of
+from moorage.domain.artifact import Depth, Manifest
+from moorage.domain.impact import ImpactReport, impact_report, nothing_built
+from moorage.domain.names import production_key
+from moorage.domain.promotion import (
+    Decision,
+    LiveCount,
+    Mode,
+    acknowledgement_digest,
+    choose_mode,
+    decide_promotion,
+    decide_rollback,
+)
+from moorage.domain.route import RouteOwner
+from moorage.store import apps, routes
+from moorage.store.apps import Deployment
+from moorage.store.database import Tx
+from moorage.system.clock import now_ms
+
+_MANIFEST = TypeAdapter(Manifest)
+
+
+@dataclass(frozen=True, slots=True)
+class Assessment:
+    """Everything a promotion is decided on, and the decision."""
+
+    deployment: Deployment
+    owner: RouteOwner | None
+    epoch: int
+    impact: ImpactReport | None
+    decision: Decision
+    acknowledge: str | None
+    live: LiveCount
+    mode: Mode
+    mode_reason: str
+
+
+def manifest_of(tx: Tx, digest: str) -> Manifest:
+    """The manifest of a registered artifact."""
+    return _MANIFEST.validate_python(apps.artifact(tx, digest))
+
+
+async def assess(
+    control: Control,
+    app: str,
+    number: int,
+    *,
+    rollback: bool,
+    expected_epoch: int | None = None,
+    acknowledged: str | None = None,
+    asked: Mode | None = None,
+) -> Assessment:
+    """Assess making deployment `number` the owner. `expected_epoch` None: the epoch as it is now.
+
+    Raises Refused (`app-unknown`, `deployment-unknown`).
+    """
+    live = await live_count(control, await production_of(control, app))
+
+    def decide(tx: Tx) -> Assessment:
+        apps.require_app(tx, app)
+        deployment = apps.require_deployment(tx, app, number)
+        key = production_key(app, control.settings.base_domain)
+        owner, epoch = routes.owner(tx, key), routes.epoch_of(tx, key)
+        impact = _impact(tx, owner, deployment)
+        expected = epoch if expected_epoch is None else expected_epoch
+        decision = _decide(tx, owner, deployment, impact, rollback, expected, epoch, acknowledged, live)
+        mode, why = _mode(tx, owner, asked)
+        acknowledge = acknowledgement_digest(impact, expected_epoch=expected) if impact else None
+        return Assessment(deployment, owner, epoch, impact, decision, acknowledge, live, mode, why)
+
+    return await control.db.read(decide)
+
+
+def _impact(tx: Tx, owner: RouteOwner | None, deployment: Deployment) -> ImpactReport | None:
+    if deployment.artifact is None:
+        return None
+    serving = (owner.artifact, manifest_of(tx, owner.artifact)) if owner else None
+    return impact_report(serving, (deployment.artifact, manifest_of(tx, deployment.artifact)))
+
+
+def _decide(
+    tx: Tx,
+    owner: RouteOwner | None,
+    deployment: Deployment,
+    impact: ImpactReport | None,
+    rollback: bool,
+    expected: int,
+    actual: int,
+    acknowledged: str | None,
+    live: LiveCount,
+) -> Decision:
+    report = impact or nothing_built()
+    if rollback and owner and deployment.artifact:
+        target = (deployment.artifact, manifest_of(tx, deployment.artifact))
+        since = impact_report(target, (owner.artifact, manifest_of(tx, owner.artifact)))
+        return decide_rollback(
+            report,
+            migrations_since=since,
+            deployment_state=deployment.state,
+            expected_epoch=expected,
+            actual_epoch=actual,
+            acknowledged=acknowledged,
+            live=live,
+            now_ms=now_ms(),
+        )
+    return decide_promotion(
+        report,
+        deployment_state=deployment.state,
+        expected_epoch=expected,
+        actual_epoch=actual,
+        acknowledged=acknowledged,
+        live=live,
+        now_ms=now_ms(),
+    )
+
+
+def _mode(tx: Tx, owner: RouteOwner | None, asked: Mode | None) -> tuple[Mode, str]:
+    """The mode is decided by the app whose sessions move: the serving artifact."""
+    if owner is None:
+        return asked or Mode.DRAIN, "nothing serves yet"
+    manifest = manifest_of(tx, owner.artifact)
+    declared = manifest.facts.get("promotion_mode")
+    return choose_mode(
+        asked, Mode(str(declared)) if declared else None, manifest.depth, proven=manifest.depth is Depth.SDK
+    )

@@ -1,0 +1,46 @@
+"""Sealing of secrets at rest: AES-256-GCM under the installation's key; name and app are authenticated with it."""
+
+from __future__ import annotations
+
+import os
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from moorage.domain.errors import MoorageError, Problem
+
+NONCE_BYTES = 12  # NIST SP 800-38D section 8.2
+
+
+class SecretUnreadable(MoorageError):
+    """A sealed value that this installation's key does not open."""
+
+    def __init__(self, app: str, name: str) -> None:
+        super().__init__(
+            Problem(
+                "secret-unreadable",
+                f"The secret {name} of {app} cannot be opened with this installation's key",
+                hint="Set it again with `moorage secret set`.",
+                status=500,
+            )
+        )
+
+
+class Vault:
+    """Seals and opens values with a 32-byte key."""
+
+    def __init__(self, key: bytes) -> None:
+        self._cipher = AESGCM(key)
+
+    def seal(self, app: str, name: str, value: str) -> bytes:
+        """The sealed value: nonce, then ciphertext with tag."""
+        nonce = os.urandom(NONCE_BYTES)
+        return nonce + self._cipher.encrypt(nonce, value.encode(), f"{app}/{name}".encode())
+
+    def open(self, app: str, name: str, sealed: bytes) -> str:
+        """The value. Raises SecretUnreadable."""
+        try:
+            opened = self._cipher.decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], f"{app}/{name}".encode())
+        except InvalidTag as wrong:
+            raise SecretUnreadable(app, name) from wrong
+        return opened.decode()
