@@ -12,7 +12,8 @@ first checks `lease` and `holder`; so the record never has two writers, and whoe
 - `born` says when the values in the record started at their defaults: lease, outcome, reason, allocation, time.
 - `attached` / `parted`: a socket is open, or how it went: `handed_over`, `ended` (closed by the person),
   `dropped` (lost). A parted record stays under its last holder until somebody takes the lease, or its TTL ends.
-- `outcome` / `reason` are those of the latest entry. `seq` is the client's last change contained in the record.
+- `outcome` / `reason` / `detail` are those of the latest entry (the detail names e.g. the retyped field). `seq` is the
+  client's last change contained in the record.
 
 **Evidence for the account of a hand-over.** Before the cut the platform reads `held_key(old)` and, for each id, the
 record's `lease`. Afterwards `standing(record, old, lease_before)` says where the session is now:
@@ -216,6 +217,7 @@ class Record:
     created_ms: int
     updated_ms: int
     born: Born
+    detail: str = ""
     seq: int = 0
     deployment: int = 0
     previous_holder: str | None = None
@@ -246,6 +248,7 @@ def encode_record(record: Record) -> str:
         "parted": record.parted,
         "outcome": record.outcome,
         "reason": record.reason,
+        "detail": record.detail,
         "deployment": record.deployment,
         "seq": record.seq,
         "created_ms": record.created_ms,
@@ -410,6 +413,7 @@ def _record_of(document: Mapping[str, Any]) -> Record:
         parted=None if parted is None else _word(Parted, parted, "parted"),
         outcome=_word(Outcome, document.get("outcome"), "outcome"),
         reason=_part(document, "reason", str),
+        detail=_part(document, "detail", str),
         deployment=_part(document, "deployment", int),
         seq=_part(document, "seq", int),
         created_ms=_part(document, "created_ms", int),

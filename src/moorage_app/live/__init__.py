@@ -1,0 +1,1 @@
+"""The live side of an app: sockets, sessions, shared state, people, notices."""
