@@ -10,7 +10,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from moorage.control.live import Live
 from moorage.control.vault import Vault
 from moorage.domain.limits import EDGE_ACK_TIMEOUT_S
-from moorage.store import log
+from moorage.domain.names import production_key
+from moorage.domain.route import RouteOwner
+from moorage.store import log, routes
 from moorage.store.database import Database, Tx
 from moorage.system.clock import monotonic_s
 
@@ -54,6 +56,14 @@ class Control:
         """The address of a route as a user types it."""
         port = self.settings.http_port
         return f"http://{route_key}" + ("" if port == 80 else f":{port}")
+
+    def production_key(self, app: str) -> str:
+        """The app's production route key."""
+        return production_key(app, self.settings.base_domain)
+
+    def owner(self, tx: Tx, app: str) -> RouteOwner | None:
+        """Who owns the app's production route."""
+        return routes.owner(tx, self.production_key(app))
 
     async def edges_reach(self, index: int, timeout_s: float = EDGE_ACK_TIMEOUT_S) -> tuple[str, ...]:
         """Wait until every live edge has acknowledged the log index; the names of edges that have not.

@@ -16,7 +16,6 @@ from moorage.domain.errors import Problem
 from moorage.domain.ids import Prefix
 from moorage.domain.impact import ImpactReport
 from moorage.domain.limits import DRAIN_DEADLINE_S, SETTLE_WAIT_S
-from moorage.domain.names import production_key
 from moorage.domain.operation import Kind, is_final
 from moorage.domain.promotion import Mode, Verdict
 from moorage.domain.route import Granted, RouteOwner
@@ -133,7 +132,7 @@ async def _withdraw(work: Work, state: str, reason: str) -> None:
 async def _swap_owner(work: Work, assessment: Assessment) -> None:
     """The atomic moment: owner, stage, audit, log entry, and the old allocations' posture in one transaction."""
     app, deployment = work.operation.app, assessment.deployment
-    key = production_key(app, work.control.settings.base_domain)
+    key = work.control.production_key(app)
     expected = work.input["expected_epoch"]
     lost: list[RouteOwner | None] = []
 

@@ -10,7 +10,6 @@ from moorage.control.context import Control
 from moorage.control.operations.evidence import live_count, production_of
 from moorage.domain.artifact import Depth, Manifest
 from moorage.domain.impact import ImpactReport, impact_report, nothing_built
-from moorage.domain.names import production_key
 from moorage.domain.promotion import (
     Decision,
     LiveCount,
@@ -68,8 +67,7 @@ async def assess(
     def decide(tx: Tx) -> Assessment:
         apps.require_app(tx, app)
         deployment = apps.require_deployment(tx, app, number)
-        key = production_key(app, control.settings.base_domain)
-        owner, epoch = routes.owner(tx, key), routes.epoch_of(tx, key)
+        owner, epoch = control.owner(tx, app), routes.epoch_of(tx, control.production_key(app))
         impact = _impact(tx, owner, deployment)
         expected = epoch if expected_epoch is None else expected_epoch
         decision = _decide(tx, owner, deployment, impact, rollback, expected, epoch, acknowledged, live)

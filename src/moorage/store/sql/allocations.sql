@@ -40,3 +40,6 @@ select * from allocation_transitions where allocation = :allocation order by ver
 select port from allocations where posture <> 'gone' or log_index > :acked_index
 union select store_port from environments where store_port is not null and closed_ms is null;
 
+
+-- name: allocation_numbered  one allocation by number
+select * from allocations where number = :number;

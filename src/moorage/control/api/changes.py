@@ -1,0 +1,197 @@
+"""Routes that change something: each starts an operation (or writes a secret) in one transaction with its key."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from moorage.control.api import auth
+from moorage.control.api.idempotency import HEADER, change
+from moorage.control.context import Control
+from moorage.domain.errors import Problem, Refused
+from moorage.domain.ids import Prefix
+from moorage.domain.limits import SECRET_VALUE_MAX_BYTES
+from moorage.domain.names import check_name
+from moorage.domain.operation import Kind
+from moorage.domain.secrets import check_secret_name
+from moorage.store import apps, log, operations
+from moorage.store.database import Tx
+from moorage.system.rand import new_id
+from moorage.wire.api import DeployRequest, OperationRef, PromoteRequest, RestartRequest, SecretRequest, SecretView
+
+_KEY_PARAMETER = {
+    "parameters": [{"name": HEADER, "in": "header", "required": True, "schema": {"type": "string", "maxLength": 128}}]
+}
+
+
+def changes(control: Control) -> APIRouter:
+    """The mutating routes of the public API."""
+    router = APIRouter(prefix="/v1", tags=["changes"])
+    _deploys(router, control)
+    _promotions(router, control)
+    _others(router, control)
+    _secrets(router, control)
+    return router
+
+
+def _admin(control: Control, request: Request) -> str:
+    return auth.require_admin(request, control.settings.admin_token)
+
+
+def _deploys(router: APIRouter, control: Control) -> None:
+    @router.post("/apps/{app}/deployments", response_model=OperationRef, status_code=202, openapi_extra=_KEY_PARAMETER)
+    async def deploy(app: str, body: DeployRequest, request: Request) -> Response:
+        actor = _admin(control, request)
+        _refuse(check_name(app, what="app name"))
+        if not (control.settings.sources / f"{body.source}.tar.gz").is_file():
+            raise Refused(
+                Problem(
+                    "source-unknown",
+                    "This source was never uploaded",
+                    body.source,
+                    "Upload it with PUT /v1/sources/{sha256} first.",
+                    status=404,
+                )
+            )
+        return await change(control, request, actor, lambda tx: _start_deploy(tx, app, body))
+
+
+def _start_deploy(tx: Tx, app: str, body: DeployRequest) -> OperationRef:
+    apps.create_app(tx, app, new_id(Prefix.APP))
+    operation_id, deployment_id = new_id(Prefix.OPERATION), new_id(Prefix.DEPLOYMENT)
+    facts = {**body.facts, "archive": body.source}
+    deployment = apps.create_deployment(tx, id=deployment_id, app=app, source=facts, operation=operation_id)
+    operations.create(
+        tx,
+        id=operation_id,
+        kind=Kind.DEPLOY,
+        app=app,
+        input={"deployment": deployment.number, "deployment_id": deployment.id, "source": body.source, "facts": facts},
+    )
+    log.audit(tx, "deploy", app, "started", deployment=deployment.number, operation=operation_id)
+    return OperationRef(operation=operation_id, app=app, deployment=deployment.number)
+
+
+def _promotions(router: APIRouter, control: Control) -> None:
+    @router.post("/apps/{app}/promotions", response_model=OperationRef, status_code=202, openapi_extra=_KEY_PARAMETER)
+    async def promote(app: str, body: PromoteRequest, request: Request) -> Response:
+        actor = _admin(control, request)
+        return await change(control, request, actor, lambda tx: _start_promotion(tx, app, body, Kind.PROMOTION))
+
+    @router.post("/apps/{app}/rollbacks", response_model=OperationRef, status_code=202, openapi_extra=_KEY_PARAMETER)
+    async def roll_back(app: str, body: PromoteRequest, request: Request) -> Response:
+        actor = _admin(control, request)
+        return await change(control, request, actor, lambda tx: _start_promotion(tx, app, body, Kind.ROLLBACK))
+
+
+def _start_promotion(tx: Tx, app: str, body: PromoteRequest, kind: Kind) -> OperationRef:
+    apps.require_app(tx, app)
+    deployment = apps.require_deployment(tx, app, body.deployment)
+    return _start(tx, kind, app, body.model_dump(mode="json"), deployment.number)
+
+
+def _start(tx: Tx, kind: Kind, app: str, input: dict[str, Any], deployment: int | None = None) -> OperationRef:
+    operation = operations.create(tx, id=new_id(Prefix.OPERATION), kind=kind, app=app, input=input)
+    log.audit(tx, str(kind), app, "started", operation=operation.id, deployment=deployment)
+    return OperationRef(operation=operation.id, app=app, deployment=deployment)
+
+
+def _others(router: APIRouter, control: Control) -> None:
+    @router.post("/apps/{app}/restarts", response_model=OperationRef, status_code=202, openapi_extra=_KEY_PARAMETER)
+    async def restart(app: str, body: RestartRequest, request: Request) -> Response:
+        actor = _admin(control, request)
+        return await change(control, request, actor, lambda tx: _start_restart(control, tx, app, body))
+
+    @router.delete("/apps/{app}", response_model=OperationRef, status_code=202, openapi_extra=_KEY_PARAMETER)
+    async def destroy(app: str, request: Request) -> Response:
+        actor = _admin(control, request)
+
+        def start(tx: Tx) -> OperationRef:
+            apps.require_app(tx, app)
+            return _start(tx, Kind.DESTROY, app, {})
+
+        return await change(control, request, actor, start)
+
+    @router.post(
+        "/operations/{operation}/cancel", response_model=OperationRef, status_code=202, openapi_extra=_KEY_PARAMETER
+    )
+    async def cancel(operation: str, request: Request) -> Response:
+        actor = _admin(control, request)
+
+        def ask(tx: Tx) -> OperationRef:
+            found = operations.request_cancel(tx, operation)
+            return OperationRef(operation=found.id, app=found.app)
+
+        return await change(control, request, actor, ask)
+
+
+def _start_restart(control: Control, tx: Tx, app: str, body: RestartRequest) -> OperationRef:
+    apps.require_app(tx, app)
+    key = control.production_key(app)
+    owner = control.owner(tx, app)
+    if owner is None:
+        raise Refused(
+            Problem(
+                "app-not-promoted",
+                f"{app} serves nothing yet",
+                hint=f"Promote a deployment first: moorage promote {app}",
+            )
+        )
+    return _start(
+        tx,
+        Kind.REPLACEMENT,
+        app,
+        {"route_key": key, "dead": [], "why": "restart asked for", "restart": True, "mode": body.mode},
+        owner.deployment_number,
+    )
+
+
+def _secrets(router: APIRouter, control: Control) -> None:
+    @router.put("/apps/{app}/secrets/{name}", response_model=SecretView, openapi_extra=_KEY_PARAMETER)
+    async def set_secret(app: str, name: str, body: SecretRequest, request: Request) -> Response:
+        actor = _admin(control, request)
+        _refuse(check_secret_name(name))
+        _refuse(_too_large(body.value))
+        sealed = control.vault.seal(app, name, body.value)
+
+        def put(tx: Tx) -> SecretView:
+            apps.require_app(tx, app)
+            apps.put_secret(tx, app, name, body.scope, sealed)
+            log.audit(tx, "secret.set", app, "set", name=name, scope=body.scope)
+            return _secret(tx, app, name)
+
+        return await change(control, request, actor, put, status=200)
+
+    @router.delete("/apps/{app}/secrets/{name}", response_model=SecretView, openapi_extra=_KEY_PARAMETER)
+    async def unset_secret(app: str, name: str, request: Request) -> Response:
+        actor = _admin(control, request)
+
+        def delete(tx: Tx) -> SecretView:
+            apps.require_app(tx, app)
+            view = _secret(tx, app, name)
+            apps.delete_secret(tx, app, name)
+            log.audit(tx, "secret.unset", app, "unset", name=name)
+            return view
+
+        return await change(control, request, actor, delete, status=200)
+
+
+def _secret(tx: Tx, app: str, name: str) -> SecretView:
+    for row in apps.secrets(tx, app):
+        if row["name"] == name:
+            return SecretView(name=name, scope=row["scope"], version=row["version"], updated_ms=row["updated_ms"])
+    title = f"{app} has no secret {name}"
+    raise Refused(Problem("secret-unknown", title, hint="See `moorage secret list`.", status=404))
+
+
+def _too_large(value: str) -> Problem | None:
+    size = len(value.encode())
+    if size <= SECRET_VALUE_MAX_BYTES:
+        return None
+    return Problem("secret-too-large", f"The value has {size} bytes; {SECRET_VALUE_MAX_BYTES} are allowed", status=413)
+
+
+def _refuse(problem: Problem | None) -> None:
+    if problem:
+        raise Refused(problem)

@@ -1,0 +1,75 @@
+"""Everything that is refused leaves as problem details (RFC 9457) with a stable code."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, Response
+
+from moorage.domain.errors import MoorageError, Problem
+from moorage.wire.problem import CONTENT_TYPE, problem_document
+
+_log = structlog.get_logger()
+RETRY_AFTER_S = "1"
+
+
+def answer(problem: Problem) -> Response:
+    """The HTTP answer of a problem."""
+    headers = {"Retry-After": RETRY_AFTER_S} if problem.status == 503 else {}
+    return JSONResponse(problem_document(problem), status_code=problem.status, media_type=CONTENT_TYPE, headers=headers)
+
+
+def invalid_request(errors: Sequence[Any]) -> Problem:
+    """What was wrong with a request body or its parameters, field by field."""
+    if any(error["type"] == "json_invalid" for error in errors):
+        return Problem(
+            "request-not-json",
+            "The request body is not JSON",
+            str(errors[0].get("ctx", {}).get("error", "")),
+            "Send `Content-Type: application/json` and a JSON document.",
+            status=400,
+        )
+    found = [{"field": ".".join(str(part) for part in e["loc"]), "expected": e["msg"]} for e in errors]
+    listed = "; ".join(f"{f['field']}: {f['expected']}" for f in found)
+    return Problem(
+        "request-invalid",
+        "The request is not what this endpoint takes",
+        listed,
+        "Compare it with /openapi.json.",
+        status=422,
+        facts={"fields": found},
+    )
+
+
+_HTTP_CODES = {404: "endpoint-unknown", 405: "method-not-allowed"}
+
+
+def install(app: FastAPI) -> None:
+    """Make the app answer every failure with problem details."""
+
+    async def on_moorage(_request: Request, error: Exception) -> Response:
+        assert isinstance(error, MoorageError)
+        return answer(error.problem)
+
+    async def on_invalid(_request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        return answer(invalid_request(error.errors()))
+
+    async def on_http(_request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        code = _HTTP_CODES.get(error.status_code, "http-error")
+        return answer(Problem(code, str(error.detail), status=error.status_code))
+
+    async def on_bug(request: Request, error: Exception) -> Response:
+        _log.exception("request failed by a bug", path=request.url.path, error=repr(error))
+        return answer(Problem("internal-error", "The control plane failed by a bug", status=500))
+
+    app.add_exception_handler(MoorageError, on_moorage)
+    app.add_exception_handler(RequestValidationError, on_invalid)
+    app.add_exception_handler(HTTPException, on_http)
+    app.add_exception_handler(Exception, on_bug)

@@ -1,0 +1,202 @@
+"""The build worker's side of a deploy: claims under a lease, reports under its token, sources by digest.
+
+A worker that stops reporting loses its lease after LEASE_S; the next claim has a higher token, so that whatever the
+first one still says is refused and audited.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+from starlette.responses import FileResponse
+
+from moorage.control.context import Control
+from moorage.domain.errors import Problem, Refused
+from moorage.domain.limits import LEASE_S, SOURCE_TOTAL_MAX_BYTES
+from moorage.domain.operation import Kind
+from moorage.store import apps, operations
+from moorage.store.database import Tx
+from moorage.store.operations import LeaseLost, Operation
+from moorage.system.clock import monotonic_s
+from moorage.wire.build import BuildJob, BuildReply, BuildReport
+from moorage.wire.problem import problem_document
+
+_SHA256 = re.compile(r"^[0-9a-f]{64}$")
+_STATES = {"fetching": "fetching", "building": "building", "validating": "validating", "built": "validating"}
+
+
+class Builds:
+    """Hands out builds and takes their reports."""
+
+    def __init__(self, control: Control) -> None:
+        self._control = control
+        self._heard: dict[str, float] = {}
+        self._started = monotonic_s()
+
+    async def claim(self, worker: str, wait_s: float) -> BuildJob | None:
+        """The oldest build that nobody works on, waiting for one; None when none came in time."""
+        deadline = monotonic_s() + wait_s
+        while True:
+            seen = self._control.db.changes.version
+            job = (
+                await self._control.db.write(lambda tx: self._claim(tx, worker), actor=worker)
+                if (await self._control.db.read(self._claimable))
+                else None
+            )
+            left = deadline - monotonic_s()
+            if job or left <= 0:
+                return job
+            await self._control.db.changes.wait(seen, min(left, 1.0))
+
+    def _claimable(self, tx: Tx) -> Operation | None:
+        for operation in operations.unfinished(tx):
+            if operation.kind is Kind.DEPLOY and "artifact" not in operation.facts and self._is_free(operation):
+                return operation
+        return None
+
+    def _is_free(self, operation: Operation) -> bool:
+        if operation.lease_owner is None:
+            return True
+        return monotonic_s() - self._heard.get(operation.id, self._started) > LEASE_S
+
+    def _claim(self, tx: Tx, worker: str) -> BuildJob | None:
+        operation = self._claimable(tx)
+        leased = operations.lease(tx, operation, worker) if operation else None
+        if leased is None:
+            return None
+        self._heard[leased.id] = monotonic_s()
+        return BuildJob(
+            operation=leased.id,
+            token=leased.token,
+            app=leased.app,
+            deployment=leased.input["deployment_id"],
+            deployment_number=leased.input["deployment"],
+            source=leased.input["source"],
+            source_facts=leased.input["facts"],
+            environ=self._build_secrets(tx, leased.app),
+        )
+
+    def _build_secrets(self, tx: Tx, app: str) -> dict[str, str]:
+        return {
+            row["name"]: self._control.vault.open(app, row["name"], row["sealed"])
+            for row in apps.secrets(tx, app)
+            if row["scope"] == "build"
+        }
+
+    async def report(self, operation: str, report: BuildReport) -> BuildReply:
+        """Record a stage. Raises LeaseLost (refused and audited) when the token is old."""
+        self._heard[operation] = monotonic_s()
+        try:
+            return await self._control.db.write(lambda tx: _record(tx, operation, report), actor="build")
+        except LeaseLost:
+            await self._control.db.write(
+                lambda tx: operations.refuse_late(tx, operation, report.token, f"build {report.stage}"), actor="build"
+            )
+            raise
+
+    def source(self, sha256: str) -> FileResponse:
+        """An uploaded source archive. Raises Refused (`source-unknown`)."""
+        path = self._path(sha256)
+        if not path.is_file():
+            raise Refused(Problem("source-unknown", "This source was never uploaded", sha256, status=404))
+        return FileResponse(path, media_type="application/gzip")
+
+    async def upload(self, sha256: str, chunks: AsyncIterator[bytes]) -> None:
+        """Keep an uploaded archive under its digest.
+
+        Raises Refused: `source-digest-mismatch` (422), `source-too-large` (413), `disk-full` (507).
+        """
+        path = self._path(sha256)
+        partial = path.with_name(f"{path.name}.{os.urandom(6).hex()}.part")
+        digest, size = hashlib.sha256(), 0
+        try:
+            with partial.open("wb") as handle:
+                async for chunk in chunks:
+                    size += len(chunk)
+                    if size > SOURCE_TOTAL_MAX_BYTES:
+                        raise Refused(_too_large(size))
+                    digest.update(chunk)
+                    handle.write(chunk)
+                handle.flush()
+                os.fsync(handle.fileno())
+            if digest.hexdigest() != sha256:
+                raise Refused(
+                    Problem(
+                        "source-digest-mismatch",
+                        "The upload is not what its address says",
+                        f"Received {digest.hexdigest()}.",
+                        "Upload again.",
+                        status=422,
+                    )
+                )
+            partial.replace(path)
+        except OSError as failed:
+            raise Refused(
+                Problem("disk-full", "The source could not be kept", str(failed), "Free some disk space.", status=507)
+            ) from failed
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def _path(self, sha256: str) -> Path:
+        if not _SHA256.match(sha256):
+            raise Refused(Problem("source-unknown", "A source is named by its hex SHA-256", sha256, status=404))
+        return self._control.settings.sources / f"{sha256}.tar.gz"
+
+
+def _record(tx: Tx, id: str, report: BuildReport) -> BuildReply:
+    operation = operations.require(tx, id)
+    if operation.cancel:
+        _finish(tx, operation, report, "canceled", Problem("operation-canceled", "Canceled on request"))
+        return BuildReply(go_on=False)
+    if report.stage in ("blocked", "failed"):
+        problem = Problem(
+            report.code or "build-failed",
+            f"The build is {report.stage}",
+            report.detail,
+            report.hint,
+            facts={"log_tail": list(report.log_tail)},
+        )
+        _finish(tx, operation, report, report.stage, problem)
+        return BuildReply(go_on=False)
+    facts: dict[str, Any] = {}
+    if report.stage == "built":
+        apps.register_artifact(tx, report.artifact, operation.app, report.manifest, report.size_bytes)
+        apps.set_deployment_state(tx, operation.input["deployment_id"], "validating", report.artifact)
+        facts = {"artifact": report.artifact}
+    state = _STATES[report.stage]
+    for passed in _between(operation.state, state):
+        operations.record(tx, id, passed, token=report.token)
+    operations.record(tx, id, state, token=report.token, note=_news(tx, id, report), facts=facts)
+    return BuildReply(go_on=True)
+
+
+def _between(current: str, wanted: str) -> tuple[str, ...]:
+    """Stages that a new worker passes again after an earlier one died: the machine never goes back."""
+    order = ("queued", "fetching", "building", "validating")
+    return order[order.index(current) + 1 : order.index(wanted)]
+
+
+def _news(tx: Tx, id: str, report: BuildReport) -> str:
+    """A worker repeats its stage to keep its lease; only what is new becomes a stage of its own."""
+    told = operations.stages(tx, id)
+    return "" if told and told[-1]["note"] == report.progress else report.progress
+
+
+def _finish(tx: Tx, operation: Operation, report: BuildReport, state: str, problem: Problem) -> None:
+    operations.record(tx, operation.id, state, token=report.token, note=str(problem), problem=problem_document(problem))
+    apps.set_deployment_state(tx, operation.input["deployment_id"], state)
+
+
+def _too_large(size: int) -> Problem:
+    return Problem(
+        "source-too-large",
+        "The source archive is too large",
+        f"{size} bytes so far; {SOURCE_TOTAL_MAX_BYTES} are allowed.",
+        "Exclude what is not needed with .moorageignore.",
+        status=413,
+    )

@@ -1,0 +1,112 @@
+"""Drain in place: no new sessions; the old ones stay attached, are counted, and end, or are cut at the deadline.
+
+Nothing here is ever called moved: a session that stays is attached, one whose socket is gone has ended.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from moorage.control.operations import sessions
+from moorage.control.operations.engine import Work
+from moorage.control.operations.handover import describe
+from moorage.domain.allocation import Posture
+from moorage.domain.errors import Unavailable
+from moorage.domain.session import Account, Outcome
+from moorage.sessions.account import Phase
+from moorage.sessions.evidence import SessionEvidence
+from moorage.store import allocations, log
+from moorage.store.database import Tx
+from moorage.system.clock import now_ms, pause
+from moorage_app.contract import NoticeKind
+
+SAMPLE_S = 0.25
+FENCE_RETRY_S = 0.5
+
+
+async def run(work: Work) -> None:
+    """From `draining` to `settled`; counts at every change."""
+    if "baseline" not in work.facts:
+        found = await sessions.read_baseline(work, list(work.input["old"]))
+        await work.stage("draining", "the old allocations take no new sessions", **found, started_ms=now_ms())
+        await _tell(work)
+    if work.operation.state == "draining":
+        await _watch(work)
+        await work.commit("cutting", lambda tx: _cut(work, tx))
+    await work.control.edges_reach(work.facts["cut_index"])
+    if work.operation.state == "cutting":
+        await _fence(work)
+    final = await _final(work)
+    bad = final.counts[Outcome.LOST] + final.counts[Outcome.UNKNOWN]
+    await work.stage(
+        "settled_with_losses" if bad else "settled", describe(final.counts), account=sessions.account_facts(final)
+    )
+
+
+async def _tell(work: Work) -> None:
+    """Apps with the SDK are told, so that their pages can say it."""
+    deadline = now_ms() + int(float(work.input["deadline_s"]) * 1000)
+    try:
+        async with sessions.store_of(await sessions.environment_of(work)) as admin:
+            for id, entry in work.facts["baseline"].items():
+                if admin and entry["sdk"]:
+                    await SessionEvidence(admin).notify(id, NoticeKind.DRAIN, deadline)
+    except Unavailable:
+        return  # a courtesy: the drain goes on without it
+
+
+async def _watch(work: Work) -> None:
+    """Sample until nobody is attached or the deadline has come; each change of the counts is a recorded stage."""
+    deadline_ms = work.facts["started_ms"] + int(float(work.input["deadline_s"]) * 1000)
+    told = ""
+    while now_ms() < deadline_ms:
+        left = [work.control.live.attached(entry["number"]) for entry in work.facts["baseline"].values()]
+        if await work.read(lambda tx: not _running(work, tx)) or all(count == 0 for count in left):
+            return
+        try:
+            account = await sessions.account_now(work, Phase.SERVING)
+        except Unavailable:
+            await pause(SAMPLE_S)
+            continue
+        if describe(account.counts) != told:
+            told = describe(account.counts)
+            await work.stage("draining", told, account=sessions.account_facts(account))
+        await pause(SAMPLE_S)
+    await work.stage("draining", "the deadline has come", deadline_reached=True)
+
+
+def _running(work: Work, tx: Tx) -> list[str]:
+    found = [allocations.get(tx, id) for id in work.input["old"]]
+    return [a.id for a in found if a and not a.is_over]
+
+
+def _cut(work: Work, tx: Tx) -> dict[str, Any]:
+    for id in work.input["old"]:
+        allocations.set_posture(tx, id, Posture.CUT, reason="drained")
+    left = [work.control.live.attached(entry["number"]) or 0 for entry in work.facts["baseline"].values()]
+    return {"cut_index": log.committed_index(tx), "cut_sockets": sum(left)}
+
+
+async def _fence(work: Work) -> None:
+    while True:
+        try:
+            proof = await sessions.fence(work, list(work.input["old"]))
+            break
+        except Unavailable:
+            await pause(FENCE_RETRY_S)
+
+    def stop(tx: Tx) -> dict[str, Any]:
+        sessions.stop_fenced(tx, list(work.input["old"]))
+        return proof
+
+    await work.commit("fenced", stop, "drained allocations are stopping")
+
+
+async def _final(work: Work) -> Account:
+    """After the end: named sessions by the store, counted ones by whether they closed or were cut."""
+    named = await sessions.account_now(work, Phase.SETTLED)
+    plain = [entry for entry in work.facts["baseline"].values() if not entry["sdk"]]
+    total = sum(entry["sockets"] or 0 for entry in plain)
+    cut = min(work.facts["cut_sockets"], total)
+    counts = {(Outcome.ENDED, "cut-at-deadline"): cut, (Outcome.ENDED, "closed"): total - cut}
+    return Account(named.fates, {key: number for key, number in counts.items() if number})

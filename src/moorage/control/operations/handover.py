@@ -1,0 +1,215 @@
+"""Hand-over of live sessions from old allocations to new ones that are ready (`1-system` section 6).
+
+hold reconnects > refuse upgrades > let the app store > cut > seen stored > fence > stop > release > account. Every
+stage is durable with its counts and times, so a control plane that is killed in the middle goes on where it was.
+Before the cut it can be called off and nothing is lost; after the cut there is only forward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from moorage.control.operations import sessions
+from moorage.control.operations.engine import Finished, Work
+from moorage.domain.allocation import Posture
+from moorage.domain.errors import MoorageError, Problem, Unavailable
+from moorage.domain.limits import STORED_WAIT_S
+from moorage.domain.session import Outcome
+from moorage.sessions.account import Phase
+from moorage.sessions.evidence import SessionEvidence
+from moorage.store import allocations, log, routes
+from moorage.store.database import Tx
+from moorage.system.clock import monotonic_s, now_ms, pause
+from moorage_app.contract import NoticeKind
+
+POLL_S = 0.02
+SETTLE_POLL_S = 0.2
+NEARLY_SETTLED_S = 3.0  # a promotion waits this long for the last sessions, then goes on and says so
+FENCE_RETRY_S = 0.25
+
+
+async def run(work: Work) -> None:
+    """From `planned` to `settled` (or with losses), or `failed` before the cut with nothing changed."""
+    if work.operation.state in ("planned", "refusing_new", "cutting") and "cut_ms" not in work.facts:
+        try:
+            await _refuse_new(work)
+            await _let_store(work)
+        except Unavailable as down:
+            await _call_off(work, down)
+    await _cut(work)
+    await _see_stored(work)
+    await _fence(work)
+    await _admit(work)
+    await _settle(work)
+
+
+def _old(work: Work) -> list[str]:
+    return list(work.input["old"])
+
+
+async def _refuse_new(work: Work) -> None:
+    """Hold reconnects, refuse upgrades to the old, then read who is attached: nobody new can come meanwhile."""
+    await sessions.require_store(work)
+    if work.operation.state == "planned":
+        await work.commit("refusing_new", lambda tx: _hold(work, tx, True, Posture.NO_UPGRADES), "reconnects are held")
+    await work.control.edges_reach(work.facts["log_index"])
+    if "baseline" not in work.facts:
+        found = await sessions.read_baseline(work, _old(work))
+        named = sum(len(entry["named"]) for entry in found["baseline"].values())
+        sockets = sum(entry["sockets"] or 0 for entry in found["baseline"].values())
+        await work.stage("refusing_new", f"{named} sessions known by name, {sockets} sockets attached", **found)
+
+
+def _hold(work: Work, tx: Tx, held: bool, posture: Posture | None) -> dict[str, Any]:
+    owner = routes.owner(tx, work.input["route_key"])
+    if owner:
+        routes.hold(tx, owner, held, expected_epoch=owner.epoch)
+    for id in _old(work) if posture else ():
+        allocations.set_posture(tx, id, posture or Posture.OPEN, reason="hand-over")
+    return {"log_index": log.committed_index(tx)}
+
+
+async def _let_store(work: Work) -> None:
+    """Ask apps with the SDK to store and let go; wait until each session is seen stored, or the deadline."""
+    if work.operation.state == "refusing_new":
+        await sessions.require_store(work)  # the last look before anything is cut: down means stop here
+        await work.stage("cutting", "asking the app to store and let go", asked_ms=now_ms())
+    deadline = monotonic_s() + STORED_WAIT_S
+    async with sessions.store_of(await sessions.environment_of(work)) as admin:
+        if admin is None:
+            return
+        evidence = SessionEvidence(admin)
+        for id in _with_sdk(work):
+            await evidence.notify(id, NoticeKind.HANDOVER, now_ms() + int(STORED_WAIT_S * 1000))
+        while await _waiting(work, evidence) and monotonic_s() < deadline:
+            await pause(POLL_S)
+
+
+def _with_sdk(work: Work) -> list[str]:
+    return [id for id, entry in work.facts["baseline"].items() if entry["sdk"]]
+
+
+async def _waiting(work: Work, evidence: SessionEvidence) -> list[str]:
+    """Sessions that are still open under their old allocation, by label."""
+    left: list[str] = []
+    for id in _with_sdk(work):
+        known = sessions.named_sessions(work.facts["baseline"][id])
+        left += (await evidence.stored_since(id, known)).waiting
+    return left
+
+
+async def _call_off(work: Work, down: MoorageError) -> None:
+    """Stop before the cut: the old allocations serve on, sessions and sockets untouched."""
+
+    def open_again(tx: Tx) -> dict[str, Any]:
+        return _hold(work, tx, False, Posture.NO_PICKS)
+
+    problem = Problem(
+        "handover-called-off",
+        "The hand-over stopped before the cut: the session store does not answer",
+        str(down),
+        "No session was touched. Look at `moorage status`, then try again.",
+        status=503,
+        facts={"cause": down.problem.code},
+    )
+    if work.operation.state != "planned":
+        await work.commit(work.operation.state, open_again, "called off before the cut")
+        await _take_notice_back(work)
+    await work.stage("failed", str(problem), problem=problem)
+    raise Finished
+
+
+async def _take_notice_back(work: Work) -> None:
+    try:
+        async with sessions.store_of(await sessions.environment_of(work)) as admin:
+            for id in _with_sdk(work) if admin and "baseline" in work.facts else ():
+                await SessionEvidence(admin).notify(id, NoticeKind.OPEN)
+    except Unavailable:
+        return  # the notice could not be written either, so there is nothing to take back
+
+
+async def _cut(work: Work) -> None:
+    """Cut what is still attached, on both sides, without a close frame: clients of any framework reconnect."""
+    if "cut_ms" not in work.facts:
+
+        def cut(tx: Tx) -> dict[str, Any]:
+            for id in _old(work):
+                allocations.set_posture(tx, id, Posture.CUT, reason="hand-over")
+            return {"cut_index": log.committed_index(tx), "cut_ms": now_ms()}
+
+        await work.commit("cutting", cut, "cut")
+    await work.control.edges_reach(work.facts["cut_index"])
+
+
+async def _see_stored(work: Work) -> None:
+    """Name what was not seen stored; what the store has acknowledged is safe in any case."""
+    if work.operation.state != "cutting":
+        return
+    waiting, note = await _try_waiting(work)
+    await work.stage("storing", note, not_seen_stored=waiting)
+
+
+async def _try_waiting(work: Work) -> tuple[list[str] | None, str]:
+    try:
+        async with sessions.store_of(await sessions.environment_of(work)) as admin:
+            waiting = await _waiting(work, SessionEvidence(admin)) if admin else []
+    except Unavailable:
+        return None, "the store stopped answering after the cut; waiting for it"
+    if waiting:
+        return waiting, f"{len(waiting)} sessions were not let go by the old allocation; its store user is fenced"
+    return waiting, "every session was seen stored"
+
+
+async def _fence(work: Work) -> None:
+    """Nobody is admitted before the fence is proven; a store that is down is waited for."""
+    if work.operation.state != "storing":
+        return
+    while True:
+        try:
+            proof = await sessions.fence(work, _old(work))
+            break
+        except Unavailable:
+            await pause(FENCE_RETRY_S)
+
+    def fenced(tx: Tx) -> dict[str, Any]:
+        sessions.stop_fenced(tx, _old(work))
+        return proof
+
+    await work.commit("fenced", fenced, "the old allocations can write nothing any more; stopping them")
+
+
+async def _admit(work: Work) -> None:
+    if work.operation.state == "fenced":
+        await work.commit("admitting", lambda tx: _hold(work, tx, False, None) | {"admitted_ms": now_ms()}, "admitting")
+    await work.control.edges_reach(work.facts["log_index"])
+
+
+async def _settle(work: Work) -> None:
+    """Account per session until all are accounted for, or the time to come back is over."""
+    start, deadline = monotonic_s(), monotonic_s() + float(work.input["settle_s"])
+    while True:
+        account = await sessions.account_now(work, Phase.CUT)
+        if account.is_settled or monotonic_s() >= deadline:
+            break
+        if monotonic_s() - start > NEARLY_SETTLED_S and not work.facts.get("nearly_settled"):
+            await work.stage(
+                "admitting",
+                f"{account.counts[Outcome.UNKNOWN]} sessions have not come back yet",
+                nearly_settled=True,
+                account=sessions.account_facts(account),
+            )
+        await pause(SETTLE_POLL_S)
+    final = await sessions.account_now(work, Phase.SETTLED)
+    bad = final.counts[Outcome.LOST] + final.counts[Outcome.UNKNOWN]
+    await work.stage(
+        "settled_with_losses" if bad else "settled",
+        describe(final.counts),
+        account=sessions.account_facts(final),
+    )
+
+
+def describe(counts: Mapping[Outcome, int]) -> str:
+    """An account in one line: every outcome that occurs."""
+    told = [f"{number} {outcome}" for outcome, number in counts.items() if number]
+    return ", ".join(told) if told else "no session was attached"

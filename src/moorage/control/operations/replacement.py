@@ -1,0 +1,191 @@
+"""Replacement: a new allocation of the same artifact, after a crash or on request. Never shown as a deploy.
+
+After a crash the dead allocation is fenced first (its process may only seem dead), then the new one starts; the
+sessions that it held are accounted for from the store, with nothing called saved that did not come back.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from moorage.control.operations import sessions
+from moorage.control.operations.allocate import READY_MARGIN_S, plan_allocation, stop_allocations, wait_ready
+from moorage.control.operations.engine import Ended, Work
+from moorage.control.operations.handover import describe
+from moorage.control.operations.promotion import HANDOVER_PATIENCE_S
+from moorage.control.operations.report import manifest_of
+from moorage.domain.allocation import Posture
+from moorage.domain.artifact import Depth
+from moorage.domain.errors import Problem, Unavailable
+from moorage.domain.ids import Prefix
+from moorage.domain.limits import DRAIN_DEADLINE_S, SETTLE_WAIT_S
+from moorage.domain.operation import Kind, is_final
+from moorage.domain.promotion import Mode, choose_mode
+from moorage.domain.session import Outcome
+from moorage.sessions.account import Phase
+from moorage.store import allocations, apps, operations, routes
+from moorage.store.database import Tx
+from moorage.system.clock import monotonic_s, pause
+from moorage.system.rand import new_id
+
+FENCE_PATIENCE_S = 20.0
+SETTLE_POLL_S = 0.25
+CRASH_SETTLE_S = 20.0  # clients of a crashed allocation come back by their own back-off
+
+
+async def run(work: Work) -> None:
+    """From `requested` to `settled`: fence the dead, start the new, account for the sessions."""
+    if "environment" not in work.facts:
+        await work.commit("requested", lambda tx: _target(work, tx))
+    if work.input["dead"]:
+        await _bury(work)
+    await _start(work)
+    if work.input.get("restart"):
+        await _move(work)
+    else:
+        await _settle(work)
+
+
+def _target(work: Work, tx: Tx) -> dict[str, Any]:
+    owner = routes.owner(tx, work.input["route_key"])
+    if owner is None:
+        raise Ended("failed", Problem("route-removed", "Nobody owns the route any more"))
+    environment = apps.environment_numbered(tx, owner.environment)
+    return {"environment": environment.id, "deployment": owner.deployment, "epoch": owner.epoch}
+
+
+async def _bury(work: Work) -> None:
+    """Baseline, then fence, of allocations whose process is gone (or only seems to be)."""
+    dead = list(work.input["dead"])
+    if work.operation.state == "requested":
+        await work.stage("fencing", work.input["why"])
+    deadline = monotonic_s() + FENCE_PATIENCE_S
+    while work.operation.state == "fencing" and "fence" not in work.facts:
+        try:
+            if "baseline" not in work.facts:
+                await work.stage("fencing", "", **await sessions.read_baseline(work, dead))
+            await work.stage(
+                "fencing", "the dead allocation can write nothing any more", **await sessions.fence(work, dead)
+            )
+        except Unavailable as down:
+            if monotonic_s() >= deadline:
+                raise Ended("failed", down.problem) from down
+            await pause(SETTLE_POLL_S)
+
+
+async def _start(work: Work) -> None:
+    if "allocations" not in work.facts:
+
+        def plan(tx: Tx) -> dict[str, Any]:
+            deployment = apps.deployment(tx, work.facts["deployment"])
+            assert deployment is not None
+            environment = apps.environment(tx, work.facts["environment"])
+            old = [
+                a.id
+                for a in allocations.live(tx, environment.number)
+                if not a.is_over and a.posture in (Posture.OPEN, Posture.NO_PICKS) and a.deployment == deployment.id
+            ]
+            for id in work.input["dead"]:
+                allocations.set_posture(tx, id, Posture.GONE, reason="replaced")
+            planned = plan_allocation(
+                work.control, tx, environment=environment, deployment=deployment, operation=work.operation.id
+            )
+            return {"allocations": [planned.id], "old": old}
+
+        await work.commit("starting", plan, "starting a new allocation of the same artifact")
+    process = await work.read(lambda tx: _process(work, tx))
+    try:
+        await wait_ready(
+            work,
+            work.facts["allocations"][0],
+            timeout_s=process["ready_timeout_s"] + READY_MARGIN_S,
+            failed_state="failed",
+        )
+    except Ended as ended:
+        await work.commit("starting", lambda tx: _withdraw(work, tx))
+        raise ended
+    if work.operation.state == "starting":
+        await work.stage("admitting", "ready")
+
+
+def _process(work: Work, tx: Tx) -> dict[str, Any]:
+    deployment = apps.deployment(tx, work.facts["deployment"])
+    assert deployment is not None
+    return dict(apps.artifact(tx, deployment.artifact or "")["process"])
+
+
+def _withdraw(work: Work, tx: Tx) -> dict[str, Any]:
+    stop_allocations(tx, work.facts["allocations"], "did not become ready")
+    return {}
+
+
+async def _settle(work: Work) -> None:
+    """The account of a crash: sessions come back by themselves, each is shown by the store."""
+    if "baseline" not in work.facts:
+        await work.stage("settled", "no session was attached", account=sessions.empty_account())
+        return
+    deadline = monotonic_s() + CRASH_SETTLE_S
+    account = await sessions.account_now(work, Phase.CUT)
+    while not account.is_settled and monotonic_s() < deadline:
+        await pause(SETTLE_POLL_S)
+        account = await sessions.account_now(work, Phase.CUT)
+    final = await sessions.account_now(work, Phase.SETTLED)
+    bad = final.counts[Outcome.LOST] + final.counts[Outcome.UNKNOWN]
+    await work.stage(
+        "settled_with_losses" if bad else "settled", describe(final.counts), account=sessions.account_facts(final)
+    )
+
+
+async def _move(work: Work) -> None:
+    """A restart on request: the old allocation's sessions are handed over or drain, by an operation of their own."""
+    if not work.facts["old"]:
+        await work.stage("settled", "nothing was running before", account=sessions.empty_account())
+        return
+    if "child" not in work.facts:
+        await work.commit("admitting", lambda tx: _start_child(work, tx))
+    if work.facts["mode"] == Mode.DRAIN:
+        await work.stage("settled", f"earlier sessions drain in place ({work.facts['mode_reason']})")
+        return
+    await work.wait(lambda tx: _over(tx, work.facts["child"]), timeout_s=HANDOVER_PATIENCE_S)
+    child = await work.read(lambda tx: operations.require(tx, work.facts["child"]))
+    if child.state == "failed":
+        await work.commit("admitting", lambda tx: _withdraw(work, tx))
+        raise Ended(
+            "failed", Problem("handover-called-off", "The hand-over stopped before the cut", str(child.problem))
+        )
+    await work.stage(
+        "settled_with_losses" if child.state == "settled_with_losses" else "settled",
+        f"hand-over {child.state}",
+        account=child.facts.get("account"),
+    )
+
+
+def _over(tx: Tx, id: str) -> bool:
+    child = operations.require(tx, id)
+    return is_final(child.kind, child.state)
+
+
+def _start_child(work: Work, tx: Tx) -> dict[str, Any]:
+    deployment = apps.deployment(tx, work.facts["deployment"])
+    assert deployment is not None
+    manifest = manifest_of(tx, deployment.artifact or "")
+    asked = work.input.get("mode")
+    mode, why = choose_mode(Mode(asked) if asked else None, None, manifest.depth, proven=manifest.depth is Depth.SDK)
+    for id in work.facts["old"]:
+        allocations.set_posture(tx, id, Posture.NO_PICKS, reason="restart")
+    child = operations.create(
+        tx,
+        id=new_id(Prefix.OPERATION),
+        kind=Kind.HANDOVER if mode is Mode.HANDOVER else Kind.DRAIN,
+        app=work.operation.app,
+        parent=work.operation.id,
+        input={
+            "route_key": work.input["route_key"],
+            "old": work.facts["old"],
+            "new": work.facts["allocations"],
+            "environment": work.facts["environment"],
+            "deadline_s": DRAIN_DEADLINE_S,
+            "settle_s": SETTLE_WAIT_S,
+        },
+    )
+    return {"child": child.id, "mode": mode, "mode_reason": why}

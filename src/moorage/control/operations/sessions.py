@@ -1,0 +1,222 @@
+"""The sessions of old allocations during a move: baseline, evidence, fence and account. Used by every kind of move.
+
+How much can be known depends on the app: with the SDK sessions are known by name from the store; of a plain app the
+edge counts sockets, and a socket that is gone has ended.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import asdict
+from typing import Any
+
+from moorage.control.context import Control
+from moorage.control.operations.engine import Work
+from moorage.control.operations.evidence import production_of
+from moorage.control.operations.report import manifest_of
+from moorage.domain.allocation import Posture
+from moorage.domain.artifact import Depth
+from moorage.domain.session import Account, Before, Fate, Outcome, merge, open_account, summary
+from moorage.sessions.account import Phase
+from moorage.sessions.admin import StoreAdmin
+from moorage.sessions.evidence import SessionEvidence
+from moorage.store import allocations, apps, operations
+from moorage.store.apps import Environment
+from moorage.store.database import Tx
+from moorage.system.clock import now_ms
+from moorage.wire.api import SessionRow, SessionsView
+
+ROWS_KEPT_COUNT = 500  # rows of an account that are kept with the operation; counts are always whole
+ACCOUNTS_SHOWN_COUNT = 5
+
+
+@asynccontextmanager
+async def store_of(environment: Environment) -> AsyncIterator[StoreAdmin | None]:
+    """The environment's store as its admin; None when the environment has no store."""
+    if environment.store_port is None:
+        yield None
+        return
+    admin = StoreAdmin(environment.store_port, environment.store_password)
+    try:
+        yield admin
+    finally:
+        await admin.close()
+
+
+async def require_store(work: Work) -> None:
+    """Return once the environment's store has answered. Raises StoreDown; nothing has been changed then."""
+    async with store_of(await environment_of(work)) as admin:
+        if admin:
+            await admin.ping()
+
+
+async def environment_of(work: Work) -> Environment:
+    """The environment in which the sessions live."""
+    id = work.input.get("environment") or work.facts["environment"]
+    return await work.read(lambda tx: apps.environment(tx, id))
+
+
+async def read_baseline(work: Work, old: Sequence[str]) -> dict[str, Any]:
+    """What is attached to each old allocation now: sessions by name where there is an SDK, sockets at the edges."""
+    environment = await environment_of(work)
+    numbers = await work.read(lambda tx: _numbers(tx, old))
+    found: dict[str, Any] = {}
+    async with store_of(environment) as admin:
+        for id in old:
+            evidence = SessionEvidence(admin) if admin else None
+            sdk = bool(evidence) and await evidence.is_sdk(id)  # type: ignore[union-attr]
+            named = await evidence.baseline(id) if evidence and sdk else ()
+            found[id] = {
+                "number": numbers[id],
+                "sdk": sdk,
+                "named": [[b.label, b.lease, b.revision] for b in named],
+                "sockets": work.control.live.attached(numbers[id]),
+            }
+    return {"baseline": found, "baseline_ms": now_ms()}
+
+
+def _numbers(tx: Tx, ids: Sequence[str]) -> dict[str, int]:
+    found = {id: allocations.get(tx, id) for id in ids}
+    return {id: a.number for id, a in found.items() if a}
+
+
+def named_sessions(entry: dict[str, Any]) -> tuple[Before, ...]:
+    """The named sessions of one allocation's baseline."""
+    return tuple(Before(label, lease, revision) for label, lease, revision in entry["named"])
+
+
+async def fence(work: Work, ids: Sequence[str]) -> dict[str, Any]:
+    """Switch the old allocations' store users off and prove it. Recorded in the control database first, so that a
+    store that restarts in between does not readmit them. Raises Unavailable; the same again is harmless."""
+    await work.commit(work.operation.state, lambda tx: _disable(tx, ids))
+    proofs = {}
+    async with store_of(await environment_of(work)) as admin:
+        if admin:
+            for id in ids:
+                proofs[id] = asdict(await admin.fence(id))
+    return {"fence": proofs}
+
+
+def _disable(tx: Tx, ids: Sequence[str]) -> dict[str, Any]:
+    for id in ids:
+        allocations.disable_store_user(tx, id, reason="fence")
+    return {}
+
+
+def stop_fenced(tx: Tx, ids: Sequence[str]) -> None:
+    """After the fence: the process stops; its posture says why it must never serve again."""
+    for id in ids:
+        allocations.set_posture(tx, id, Posture.FENCED, reason="fenced")
+        allocations.set_want(tx, id, "stop", reason="its sessions were handed over or have ended")
+
+
+async def account_now(work: Work, phase: Phase) -> Account:
+    """What became of every session of the baseline, from the store and the edges as they are now."""
+    baseline: dict[str, Any] = work.facts["baseline"]
+    parts = []
+    async with store_of(await environment_of(work)) as admin:
+        for id, entry in baseline.items():
+            if entry["sdk"] and admin:
+                evidence = SessionEvidence(admin)
+                parts.append(
+                    await evidence.account(id, named_sessions(entry), phase, attached_sockets=entry["sockets"])
+                )
+            else:
+                parts.append(plain_account(entry["sockets"], work.control.live.attached(entry["number"]), phase))
+    return merge(parts)
+
+
+def plain_account(before: int | None, now: int | None, phase: Phase) -> Account:
+    """The account of an allocation that is known by sockets only: they are attached, or they have ended.
+
+    A socket that is gone is never called moved. Unknown counts stay unknown.
+    """
+    if before is None:
+        return Account((), {})
+    if phase is not Phase.SERVING:
+        return Account((), _some({(Outcome.ENDED, "cut-at-deadline"): before}))
+    if now is None:
+        return Account((), _some({(Outcome.UNKNOWN, "no-live-edge"): before}))
+    left = min(before, now)
+    return Account((), _some({(Outcome.ATTACHED, ""): left, (Outcome.ENDED, "closed"): before - left}))
+
+
+def _some(counts: dict[tuple[Outcome, str], int]) -> dict[tuple[Outcome, str], int]:
+    return {key: count for key, count in counts.items() if count}
+
+
+def account_facts(account: Account) -> dict[str, Any]:
+    """An account as JSON values, with a row per named session."""
+    rows = [_row(fate) for fate in account.fates[:ROWS_KEPT_COUNT]]
+    return {**summary(account), "rows": rows, "at_ms": now_ms()}
+
+
+def _row(fate: Fate) -> dict[str, Any]:
+    seen = fate.evidence
+    held = {"holder": seen.holder, "lease": seen.lease, "revision": seen.revision} if seen else {}
+    return {"label": fate.label, "outcome": fate.outcome, "reason": fate.reason, **held}
+
+
+def empty_account() -> dict[str, Any]:
+    """The account of a move that nobody was attached to."""
+    return account_facts(open_account(()))
+
+
+async def sessions_view(control: Control, app: str) -> SessionsView:
+    """The app's live sessions now, and the accounts of its last moves."""
+    environment = await production_of(control, app)
+    found = await control.db.read(lambda tx: allocations.live(tx, environment.number) if environment else ())
+    depth = await control.db.read(lambda tx: _depth(control, tx, app))
+    rows: list[SessionRow] = []
+    if environment and depth is Depth.SDK:
+        async with store_of(environment) as admin:
+            assert admin is not None
+            for allocation in found:
+                for view in await SessionEvidence(admin).held(allocation.id):
+                    rows.append(
+                        SessionRow(
+                            label=view.label,
+                            allocation=allocation.number,
+                            deployment=allocation.deployment_number,
+                            environment="production",
+                            attached=view.attached,
+                            outcome=view.outcome,
+                            reason=view.reason,
+                            updated_ms=view.updated_ms,
+                        )
+                    )
+    return SessionsView(
+        app=app,
+        depth=str(depth),
+        attached_sockets=sum(control.live.attached(a.number) or 0 for a in found),
+        sessions=tuple(rows),
+        accounts=await control.db.read(lambda tx: _accounts(tx, app)),
+        at_ms=now_ms(),
+    )
+
+
+def _depth(control: Control, tx: Tx, app: str) -> Depth:
+    owner = control.owner(tx, app)
+    return manifest_of(tx, owner.artifact).depth if owner else Depth.PLAIN
+
+
+def _accounts(tx: Tx, app: str) -> tuple[dict[str, Any], ...]:
+    moves = [o for o in operations.newest(tx, app, 50) if "account" in o.facts and o.facts.get("baseline") is not None]
+    return tuple(
+        {
+            "operation": move.id,
+            "kind": move.kind,
+            "state": move.state,
+            "at_ms": move.updated_ms,
+            "account": {k: v for k, v in move.facts["account"].items() if k != "rows"}
+            | {"counted": _kinds(move.facts)},
+        }
+        for move in moves[:ACCOUNTS_SHOWN_COUNT]
+    )
+
+
+def _kinds(facts: dict[str, Any]) -> dict[str, int]:
+    """How the sessions of a baseline are known."""
+    return Counter("by name" if entry["sdk"] else "by socket" for entry in facts["baseline"].values())
