@@ -21,9 +21,9 @@ from .contract import (
     tag,
     with_event,
 )
+from .declared import Schema, cold_change, schema_of
 from .errors import ValueRefusedError
 from .place import Place
-from .schema import Schema, cold_change, schema_of
 from .state import State, load_values
 
 

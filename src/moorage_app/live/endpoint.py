@@ -6,6 +6,7 @@ Rules of this room: plain ASGI, no framework. `wrap(app)` serves the live path a
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -20,7 +21,7 @@ from moorage_app.stores.port import Store
 from .connection import Action, Actions, Connection
 from .service import Service
 from .session import Session
-from .supervise import run_authors
+from .supervise import run_lifespan
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -30,6 +31,8 @@ ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 G = TypeVar("G", bound=SharedState)
 T = TypeVar("T")
+
+log = logging.getLogger("moorage_app")
 
 SCRIPT: Final = Path(__file__).parent.parent / "static" / "moorage.js"
 
@@ -181,8 +184,9 @@ async def _with_lifespan(live: Live, app: ASGIApp, scope: Scope, receive: Receiv
         said = True
         await send(message)
 
-    failure = await run_authors("the app's lifespan", app(scope, receive_between, send_between))
+    failure = await run_lifespan(app(scope, receive_between, send_between))
     if failure is not None and not said:
+        log.warning("the app answered no lifespan (%s: %s); going on without", type(failure).__name__, failure)
         await send({"type": "lifespan.startup.complete"})
         await receive_between()
         await send({"type": "lifespan.shutdown.complete"})

@@ -15,10 +15,10 @@ from typing import Any, Final, Protocol, TypeVar, cast
 
 from moorage_app import contract
 from moorage_app.contract import Notice, NoticeKind
+from moorage_app.declared import schema_of
 from moorage_app.errors import DeclarationError, MoorageAppError, StoreUnavailableError
 from moorage_app.place import Place, jitter, new_session_id, now_ms, tick_s
 from moorage_app.resume import Arrival, Entry, House, decide_entry, house_of
-from moorage_app.schema import schema_of
 from moorage_app.state import SharedState, State
 from moorage_app.stores.port import Store, Taking
 

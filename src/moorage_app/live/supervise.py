@@ -1,4 +1,4 @@
-"""Where foreign or endless code runs: the only two places that catch every exception.
+"""Where foreign or endless code runs: the only places that catch every exception.
 
 Rules of this room: nothing is swallowed, everything is logged with its traceback; a loop that fails starts again after
 a pause, an author's action that fails answers its client.
@@ -44,5 +44,15 @@ async def run_authors(name: str, work: Awaitable[None]) -> Exception | None:
         return error
     except Exception as error:  # authors may raise anything; the session must outlive it
         log.exception("%s failed", name)
+        return error
+    return None
+
+
+async def run_lifespan(work: Awaitable[None]) -> Exception | None:
+    """Awaits an app's lifespan; gives what it raised, which for many apps only means that they know none."""
+    try:
+        await work
+    except Exception as error:
+        log.debug("the app's lifespan raised", exc_info=True)
         return error
     return None
