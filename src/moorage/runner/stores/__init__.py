@@ -1,0 +1,1 @@
+"""The session stores of a host: one Valkey per environment."""
