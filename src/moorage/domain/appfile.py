@@ -10,8 +10,9 @@ import difflib
 import json
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from moorage.domain.appkeys import KEYS, REQUIRED_IN_ENTRY, TOP, Key
 from moorage.domain.artifact import Migration, Process
@@ -22,12 +23,14 @@ from moorage.domain.names import check_name
 APPFILE_NAME = "moorage.toml"
 APPFILE_MAX_BYTES = 64 << 10  # a page or two of settings; anything longer is not an app file
 _SHOWN_MAX_CHARS = 80
+_TOP_NAMES = [*KEYS[TOP], *(f"[{section}]" for section in KEYS if section != TOP)]
 # sixteen parts are far beyond any key here, and tomllib takes seconds for thousands of them
 _DEEP_KEY = re.compile(r"""(?:\.[ \t]*(?:"[^"\n]{0,64}"|'[^'\n]{0,64}'|[\w-]{1,64})[ \t]*){16}""")
 _AT_LINE = re.compile(r"\(at line (\d+), column \d+\)")
 
 Table = Mapping[str, object]
 Path = tuple[str | int, ...]
+Finding = tuple[int, Callable[[], Problem]]  # a line, and the problem there: made for the first line only
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +98,8 @@ def parse_appfile(content: bytes | str) -> AppFile | Problem:
     table = _load(text)
     if isinstance(table, Problem):
         return table
-    return _check_keys(text, table) or _check_relations(text, table) or _build(table)
+    at = _Places(text)
+    return _check_keys(at, table) or _check_relations(at, table) or _build(table)
 
 
 def _text_of(content: bytes | str) -> str | Problem:
@@ -126,95 +130,110 @@ def _load(text: str) -> Table | Problem:
         return _invalid(line, (), _AT_LINE.sub("", said).strip(), "valid TOML")
 
 
-def _check_keys(text: str, table: Table) -> Problem | None:
+def _check_keys(at: _Places, table: Table) -> Problem | None:
     """The first key that is unknown or holds a wrong value, in the order of the file."""
-    found: list[Problem] = []
+    found: list[Finding] = []
     for name, value in table.items():
         if name in KEYS[TOP]:
-            found += _check_value(text, (name,), KEYS[TOP][name], value)
+            found += _check_value(at, (name,), KEYS[TOP][name], value)
         elif name in KEYS and name != TOP:
-            found += _check_section(text, name, value)
+            found += _check_section(at, name, value)
         else:
-            found.append(_unknown(text, (name,), [*KEYS[TOP], *(f"[{s}]" for s in KEYS if s != TOP)]))
-    return min(found, key=_line_of_problem, default=None)
+            found.append(_finding(at, (name,), partial(_unknown, at, (name,), _TOP_NAMES)))
+    return min(found, key=lambda finding: finding[0])[1]() if found else None
 
 
-def _check_section(text: str, name: str, value: object) -> list[Problem]:
+def _check_section(at: _Places, name: str, value: object) -> list[Finding]:
     """Problems of one `[section]` or of a list of `[[section]]`."""
     listed = name in REQUIRED_IN_ENTRY
     if listed != isinstance(value, list) or not (listed or isinstance(value, dict)):
-        return [_wrong(text, (name,), value, f"a table written as {f'[[{name}]]' if listed else f'[{name}]'}")]
+        return [
+            _finding(
+                at,
+                (name,),
+                partial(_wrong, at, (name,), value, f"a table written as {f'[[{name}]]' if listed else f'[{name}]'}"),
+            )
+        ]
     if not isinstance(value, list):
-        return _check_table(text, (name,), name, value)
-    found: list[Problem] = []
+        return _check_table(at, (name,), name, value)
+    found: list[Finding] = []
     for index, entry in enumerate(value):
         if isinstance(entry, dict):
-            found += _check_table(text, (name, index), name, entry)
+            found += _check_table(at, (name, index), name, entry)
         else:
-            found.append(_wrong(text, (name,), entry, f"tables written as [[{name}]]"))
+            expected = f"tables written as [[{name}]]"
+            found.append(_finding(at, (name,), partial(_wrong, at, (name,), entry, expected)))
     return found
 
 
-def _check_table(text: str, path: Path, section: str, value: object) -> list[Problem]:
+def _check_table(at: _Places, path: Path, section: str, value: object) -> list[Finding]:
     """Problems of the keys of one table."""
     assert isinstance(value, dict)
-    found: list[Problem] = []
+    found: list[Finding] = []
     for name, inner in value.items():
-        key = KEYS[section].get(name)
-        found += (
-            _check_value(text, (*path, name), key, inner) if key else [_unknown(text, (*path, name), KEYS[section])]
-        )
+        if name in KEYS[section]:
+            found += _check_value(at, (*path, name), KEYS[section][name], inner)
+        else:
+            found.append(_finding(at, (*path, name), partial(_unknown, at, (*path, name), list(KEYS[section]))))
     for name in REQUIRED_IN_ENTRY.get(section, ()):
         if name not in value:
-            found.append(_wrong(text, path, "nothing", f"`{name} = ...` in each [[{section}]]", quote=False))
+            expected = f"`{name} = ...` in each [[{section}]]"
+            found.append(_finding(at, path, partial(_wrong, at, path, "nothing", expected, quote=False)))
     return found
 
 
-def _check_value(text: str, path: Path, key: Key, value: object) -> list[Problem]:
+def _check_value(at: _Places, path: Path, key: Key, value: object) -> list[Finding]:
     """The problem of one value, if any."""
-    return [] if key.accepts(value) else [_wrong(text, path, value, key.expected)]
+    if key.accepts(value):
+        return []
+    return [_finding(at, path, partial(_wrong, at, path, value, key.expected))]
 
 
-def _check_relations(text: str, table: Table) -> Problem | None:
+def _finding(at: _Places, path: Path, make: Callable[[], Problem]) -> Finding:
+    """A problem at the line of a key."""
+    return at.line(path), make
+
+
+def _check_relations(at: _Places, table: Table) -> Problem | None:
     """What one key says about another."""
     name = table.get("name")
     if name is None:
-        return _wrong(text, ("name",), "no name", '`name = "..."` at the top of the file', quote=False)
+        return _wrong(at, ("name",), "no name", '`name = "..."` at the top of the file', quote=False)
     problem = check_name(str(name), what="app name")
     if problem is not None:
-        return _located(problem, _find_line(text, ("name",)))
-    return _check_process(text, table) or _check_state(text, table) or _check_migrations(text, table)
+        return _located(problem, at.line(("name",)))
+    return _check_process(at, table) or _check_state(at, table) or _check_migrations(at, table)
 
 
-def _check_process(text: str, table: Table) -> Problem | None:
+def _check_process(at: _Places, table: Table) -> Problem | None:
     """A command, unless the platform serves the files itself; an output only of a command."""
     command, static = _get(table, "process", "command"), table.get("static")
     if command is None and static is None:
         where: Path = ("process",) if "process" in table else ()
-        return _wrong(text, where, "no command", '`[process] command = "..."`, or `[static]` for a site', quote=False)
+        return _wrong(at, where, "no command", '`[process] command = "..."`, or `[static]` for a site', quote=False)
     if command is not None and static is not None:
-        return _wrong(text, ("process", "command"), command, "no command beside `[static]`: the platform serves it")
+        return _wrong(at, ("process", "command"), command, "no command beside `[static]`: the platform serves it")
     if _get(table, "build", "output") is not None and _get(table, "build", "command") is None:
-        return _wrong(text, ("build", "output"), _get(table, "build", "output"), "a `command` that writes this folder")
+        return _wrong(at, ("build", "output"), _get(table, "build", "output"), "a `command` that writes this folder")
     return None
 
 
-def _check_state(text: str, table: Table) -> Problem | None:
+def _check_state(at: _Places, table: Table) -> Problem | None:
     """One way to know the state schema, not two."""
     schema = _get(table, "state", "schema")
     if schema is not None and _get(table, "state", "module") is not None:
-        return _wrong(text, ("state", "schema"), schema, "either `module` or `schema`, not both")
+        return _wrong(at, ("state", "schema"), schema, "either `module` or `schema`, not both")
     return None
 
 
-def _check_migrations(text: str, table: Table) -> Problem | None:
+def _check_migrations(at: _Places, table: Table) -> Problem | None:
     """Each migration has a name of its own."""
     seen: set[object] = set()
     entries = table.get("migration", [])
     assert isinstance(entries, list)
     for index, entry in enumerate(entries):
         if entry["name"] in seen:
-            return _wrong(text, ("migration", index, "name"), entry["name"], "a name that no other migration has")
+            return _wrong(at, ("migration", index, "name"), entry["name"], "a name that no other migration has")
         seen.add(entry["name"])
     return None
 
@@ -287,17 +306,16 @@ def _quoted(value: object) -> str:
     return text if len(text) <= _SHOWN_MAX_CHARS else text[: _SHOWN_MAX_CHARS - 1] + "…"
 
 
-def _unknown(text: str, path: Path, known: Mapping[str, Key] | list[str]) -> Problem:
+def _unknown(at: _Places, path: Path, names: list[str]) -> Problem:
     """The problem of a key that no table has, with the nearest that exists."""
-    names = list(known)
     near = difflib.get_close_matches(str(path[-1]), [n.strip("[]") for n in names], n=1, cutoff=0.5)
     tail = f"; did you mean `{near[0]}`?" if near else ""
-    return _invalid(_find_line(text, path), path, f"the unknown key `{path[-1]}`{tail}", f"one of {', '.join(names)}")
+    return _invalid(at.line(path), path, f"the unknown key `{path[-1]}`{tail}", f"one of {', '.join(names)}")
 
 
-def _wrong(text: str, path: Path, found: object, expected: str, *, quote: bool = True) -> Problem:
+def _wrong(at: _Places, path: Path, found: object, expected: str, *, quote: bool = True) -> Problem:
     """The problem of a value."""
-    return _invalid(_find_line(text, path), path, _quoted(found) if quote else str(found), expected)
+    return _invalid(at.line(path), path, _quoted(found) if quote else str(found), expected)
 
 
 def _invalid(line: int, path: Path, found: str, expected: str) -> Problem:
@@ -326,27 +344,24 @@ def _located(problem: Problem, line: int) -> Problem:
     )
 
 
-def _line_of_problem(problem: Problem) -> int:
-    """Where a problem stands."""
-    line = problem.facts["line"]
-    assert isinstance(line, int)
-    return line
-
-
 _HEADER = re.compile(r"^\s*(\[\[?)\s*([^\]]+?)\s*\]")
 _ASSIGNMENT = re.compile(
     r"^\s*((?:[A-Za-z0-9_-]+|\"[^\"]*\"|'[^']*')(?:\s*\.\s*(?:[A-Za-z0-9_-]+|\"[^\"]*\"|'[^']*'))*)\s*="
 )
 
 
-def _find_line(text: str, path: Path) -> int:
-    """The line (from 1) of a key, else of the nearest thing around it, else 1."""
-    best_depth, best_line = 0, 1
-    for line, seen in _written_paths(text):
-        depth = min(len(seen), len(path))
-        if seen[:depth] == path[:depth] and depth > best_depth:
-            best_depth, best_line = depth, line
-    return best_line
+class _Places:
+    """Where each header and key of a text stands."""
+
+    def __init__(self, text: str) -> None:
+        self._lines: dict[Path, int] = {}
+        for line, path in _written_paths(text):
+            for depth in range(1, len(path) + 1):
+                self._lines.setdefault(path[:depth], line)
+
+    def line(self, path: Path) -> int:
+        """The line (from 1) of a key, else of the nearest thing around it, else 1."""
+        return next((self._lines[path[:d]] for d in range(len(path), 0, -1) if path[:d] in self._lines), 1)
 
 
 def _written_paths(text: str) -> list[tuple[int, Path]]:
