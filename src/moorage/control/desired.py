@@ -1,4 +1,4 @@
-"""What a runner should make true, derived from committed rows: allocations with their environment, stores with users."""
+"""What a runner should make true, derived from committed rows: allocations with their variables, stores with users."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Placeholder room docstring."""
+"""Composition roots, one per process: settings in, objects wired, supervisor started. Nobody imports this room."""

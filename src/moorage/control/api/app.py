@@ -32,6 +32,11 @@ def create_app(control: Control, builds: Builds) -> ASGIApp:
         await control.db.read(lambda tx: tx.one("meta", name="incarnation"))
         return JSONResponse({"status": "ok"})
 
+    @app.get("/readyz/{what}", tags=["health"])
+    async def ready(what: str) -> Response:
+        known = {"edge": bool(control.live.live_edges()), "runner": bool(control.live.runners)}
+        return JSONResponse({"ready": known.get(what, False)}, status_code=200 if known.get(what) else 503)
+
     @app.put(UPLOADS + "{sha256}", tags=["changes"], status_code=204)
     async def upload(sha256: str, request: Request) -> Response:
         auth.require_admin(request, control.settings.admin_token)

@@ -237,9 +237,17 @@ def _processes(path: Path) -> tuple[ProcessView, ...]:
         document = json.loads(path.read_text())
     except (FileNotFoundError, ValueError):
         return ()
-    names = ProcessView.model_fields
-    rows = document.get("processes", document) if isinstance(document, dict) else document
-    return tuple(ProcessView(**{k: v for k, v in row.items() if k in names}) for row in rows)
+    return tuple(
+        ProcessView(
+            name=row["name"],
+            pid=row["pid"],
+            state=row["state"],
+            restarts=row["restarts"],
+            since_ms=row["since_ms"],
+            last_exit=row["last_reason"],
+        )
+        for row in document["processes"]
+    )
 
 
 def _status_view(control: Control, tx: Tx, processes: tuple[ProcessView, ...]) -> StatusView:

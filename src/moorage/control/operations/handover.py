@@ -123,7 +123,9 @@ async def _call_off(work: Work, down: MoorageError) -> None:
 async def _take_notice_back(work: Work) -> None:
     try:
         async with sessions.store_of(await sessions.environment_of(work)) as admin:
-            for id in _with_sdk(work) if admin and "baseline" in work.facts else ():
+            if admin is None or "baseline" not in work.facts:
+                return
+            for id in _with_sdk(work):
                 await SessionEvidence(admin).notify(id, NoticeKind.OPEN)
     except Unavailable:
         return  # the notice could not be written either, so there is nothing to take back

@@ -1,0 +1,74 @@
+"""Retention: old previews end, unused artifacts and answered idempotency keys are forgotten, the log is trimmed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import structlog
+
+from moorage.control.context import Control
+from moorage.domain.allocation import Posture
+from moorage.domain.limits import IDEMPOTENCY_KEPT_S
+from moorage.store import allocations, apps, log, operations, routes
+from moorage.store.apps import Environment
+from moorage.store.database import Tx
+from moorage.system.clock import now_ms, pause
+
+PERIOD_S = 5.0
+LOG_KEPT_COUNT = 100_000  # entries; an edge that is further behind starts from a snapshot
+_log = structlog.get_logger()
+
+
+class RetentionLoop:
+    """Runs `tidy_once` each PERIOD_S; `remove_artifact` deletes an artifact's files."""
+
+    def __init__(self, control: Control, remove_artifact: Callable[[str], object]) -> None:
+        self._control, self._remove_artifact = control, remove_artifact
+
+    async def run(self) -> None:
+        """For ever."""
+        while True:
+            await pause(PERIOD_S)
+            await self.tidy_once()
+
+    async def tidy_once(self) -> None:
+        """One pass."""
+        kept = self._control.settings.previews_kept
+        if await self._control.db.read(lambda tx: outdated_previews(tx, kept) or _log_is_long(tx)):
+            await self._control.db.write(lambda tx: _tidy(tx, kept), actor="retention")
+        unused = await self._control.db.read(apps.unused_artifacts)
+        for digest in unused:
+            self._remove_artifact(digest)
+            await self._control.db.write(lambda tx, digest=digest: apps.forget_artifact(tx, digest), actor="retention")  # type: ignore[misc]
+            _log.info("artifact removed", artifact=digest)
+
+
+def outdated_previews(tx: Tx, kept: int) -> tuple[Environment, ...]:
+    """Preview environments beyond the newest `kept` of their app."""
+    found: list[Environment] = []
+    for app in apps.apps(tx):
+        previews = [e for e in apps.environments(tx, app["name"]) if e.kind == apps.PREVIEW]
+        previews.sort(key=lambda e: e.deployment_number or 0, reverse=True)
+        found += previews[kept:]
+    return tuple(found)
+
+
+def _log_is_long(tx: Tx) -> bool:
+    row = tx.one("outbox_first")
+    first = row["log_index"] if row and row["log_index"] else log.committed_index(tx)
+    return log.committed_index(tx) - int(first) > LOG_KEPT_COUNT * 2
+
+
+def _tidy(tx: Tx, kept: int) -> None:
+    for environment in outdated_previews(tx, kept):
+        for owner in routes.owners(tx, environment.app):
+            if owner.environment == environment.number:
+                routes.remove(tx, owner, expected_epoch=owner.epoch)
+        for allocation in allocations.live(tx, environment.number):
+            allocations.disable_store_user(tx, allocation.id, reason="an older preview ends")
+            allocations.set_posture(tx, allocation.id, Posture.CUT, reason="an older preview ends")
+            allocations.set_want(tx, allocation.id, "stop", reason="an older preview ends")
+        apps.close_environment(tx, environment.id)
+    operations.forget_answers(tx, now_ms() - IDEMPOTENCY_KEPT_S * 1000)
+    if _log_is_long(tx):
+        tx.run("trim_outbox", through=log.committed_index(tx) - LOG_KEPT_COUNT)

@@ -1,0 +1,76 @@
+"""The supervisor process: reads the plan that `up` has written, takes the lock, runs the children.
+
+It lives as long as the platform, so it imports the standard library and `system` only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from moorage.domain.errors import Refused
+from moorage.system.children import Child, HttpReady, Ready, TcpReady, UnixReady
+from moorage.system.lock import take_lock
+from moorage.system.supervise import Supervisor
+
+FAILED_EXIT = 1
+
+
+def main() -> int:
+    """Run the plan whose path is the first argument until told to stop."""
+    plan = json.loads(Path(sys.argv[1]).read_text())
+    try:
+        lock = take_lock(Path(plan["lock"]), api=plan["api"])
+    except Refused as refused:
+        print(f"error[{refused.problem.code}]: {refused.problem}", file=sys.stderr)
+        return FAILED_EXIT
+    with lock:
+        children = [_child(entry) for entry in plan["children"]]
+        quiet = plan["quiet"]
+        supervisor = Supervisor(children, state_path=Path(plan["state"]), say=_silent if quiet else None)
+        failure = asyncio.run(supervisor.run(on_ready=None if quiet else lambda: print(plan["greeting"], flush=True)))
+    if failure:
+        print(f"error[child-failed]: {failure.child}: {failure.reason}", file=sys.stderr)
+        print(failure.log_tail, file=sys.stderr)
+        print(f"Its log: {failure.log_path}", file=sys.stderr)
+        return FAILED_EXIT
+    return 0
+
+
+def _silent(*_words: object, **_more: object) -> None:
+    return
+
+
+def _child(entry: Mapping[str, Any]) -> Child:
+    return Child(
+        name=entry["name"],
+        argv=tuple(entry["argv"]),
+        environ=entry["environ"],
+        log_path=Path(entry["log"]),
+        ready=_ready(entry["ready"]),
+        depends_on=tuple(entry["depends_on"]),
+        stop_signal=signal.Signals(entry["stop_signal"]),
+        parent_death_signal=signal.Signals(entry["stop_signal"]),
+    )
+
+
+def _ready(entry: Mapping[str, Any] | None) -> Ready | None:
+    if entry is None:
+        return None
+    match entry["kind"]:
+        case "tcp":
+            return TcpReady(entry["host"], entry["port"])
+        case "unix":
+            return UnixReady(Path(entry["path"]))
+        case "http":
+            return HttpReady(entry["host"], entry["port"], entry["path"])
+    raise ValueError(entry)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,128 @@
+"""A whole platform of its own for a test: `moorage up` on free ports in a temporary data directory."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from moorage.client.api import Api
+from moorage.client.http import Http
+from moorage.system.rand import new_secret
+from moorage.wire.api import OperationView
+
+COMMAND_TIMEOUT_S = 180.0
+MOORAGE = (sys.executable, "-m", "moorage.main")
+
+
+@dataclass
+class Answer:
+    """What a command printed and how it ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """The last JSON document on standard output."""
+        return json.loads(self.out.strip().splitlines()[-1])
+
+
+@dataclass
+class Platform:
+    """A running platform: its folder, addresses, and ways to use it as a person or a program would."""
+
+    home: Path
+    api_url: str
+    http_port: int
+    pid: int
+    after_s: float
+    environ: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def token(self) -> str:
+        return (self.home / "keys" / "admin.token").read_text()
+
+    @asynccontextmanager
+    async def api(self) -> AsyncIterator[Api]:
+        """The typed client, as the CLI uses it."""
+        client = Api(Http(self.api_url, self.token))
+        try:
+            yield client
+        finally:
+            await client.close()
+
+    def cli(self, *words: str, input: str | None = None, cwd: Path | None = None) -> Answer:
+        """Run the real command line."""
+        done = subprocess.run(
+            [*MOORAGE, *words],
+            env={**os.environ, "MOORAGE_HOME": str(self.home), "NO_COLOR": "1", **self.environ},
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_TIMEOUT_S,
+            input=input,
+            cwd=cwd,
+        )
+        return Answer(done.returncode, done.stdout, done.stderr)
+
+    async def run(self, *words: str, cwd: Path | None = None) -> Answer:
+        """The same without blocking the event loop: clients go on typing."""
+        return await asyncio.to_thread(self.cli, *words, cwd=cwd)
+
+    def get(self, host: str, path: str = "/", **more: Any) -> httpx.Response:
+        """A request through the edge; `host` without port."""
+        headers = {"Host": f"{host}:{self.http_port}", **more.pop("headers", {})}
+        return httpx.get(f"http://127.0.0.1:{self.http_port}{path}", headers=headers, trust_env=False, **more)
+
+    def pid_of(self, name: str) -> int:
+        """The pid of one of the platform's own processes, as its supervisor has it."""
+        document = json.loads((self.home / "run" / "processes.json").read_text())
+        return next(int(row["pid"]) for row in document["processes"] if row["name"] == name)
+
+    async def finished(self, operation: str, *, timeout_s: float = 90.0) -> OperationView:
+        """Wait for the end of an operation."""
+        async with self.api() as api:
+            deadline = asyncio.get_running_loop().time() + timeout_s
+            seq = -1
+            while True:
+                view = await api.operation(operation, after_seq=seq, wait_s=5)
+                if view.finished:
+                    return view
+                assert asyncio.get_running_loop().time() < deadline, f"{operation} is still {view.state}"
+                seq = view.stages[-1].seq if view.stages else 0
+
+
+def key() -> str:
+    """A fresh idempotency key."""
+    return new_secret(16)
+
+
+def start_platform(home: Path, **environ: str) -> Platform:
+    """`moorage up --detach --port 0`."""
+    done = subprocess.run(
+        [*MOORAGE, "up", "--detach", "--port", "0", "--json"],
+        env={**os.environ, "MOORAGE_HOME": str(home), **environ},
+        capture_output=True,
+        text=True,
+        timeout=COMMAND_TIMEOUT_S,
+    )
+    assert done.returncode == 0, f"up failed: {done.stdout}\n{done.stderr}"
+    told = json.loads(done.stdout)
+    port = int(told["http"].rsplit(":", 1)[1])
+    return Platform(home, told["api"], port, told["pid"], told["after_s"], environ)
+
+
+def stop_platform(platform: Platform) -> None:
+    """`moorage down`; the platform may have been stopped by the test already."""
+    answer = platform.cli("down")
+    assert answer.code == 0 or "not-running" in answer.err, answer.err
