@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from moorage.artifacts.store import ArtifactStore
 from moorage.domain.errors import MoorageError
-from moorage.domain.limits import LONG_POLL_MAX_S, REPORT_PERIOD_S, RESTART_BACKOFF_FIRST_S
+from moorage.domain.limits import LOG_FILE_MAX_BYTES, LONG_POLL_MAX_S, REPORT_PERIOD_S, RESTART_BACKOFF_FIRST_S
 from moorage.runner import housekeeping, logs
 from moorage.runner.allocation import Equipment
 from moorage.runner.drivers.driver import Driver
@@ -41,7 +41,8 @@ _log = logging.getLogger(__name__)
 @dataclass(frozen=True, slots=True)
 class RunnerSettings:
     """Where a runner works and with what. `valkey` is a configured path, "" for the installed one; `path` and `lang`
-    are what apps see; `python` is the interpreter that Python apps run on."""
+    are what apps see; `python` is the interpreter that Python apps run on, "" for the one below the platform's own;
+    an app's log is kept below about `log_max_bytes`."""
 
     allocations: Path
     stores: Path
@@ -50,6 +51,7 @@ class RunnerSettings:
     path: str = PATH_DEFAULT
     lang: str = LANG_DEFAULT
     python: str = ""
+    log_max_bytes: int = LOG_FILE_MAX_BYTES
 
 
 class Control(Protocol):
@@ -168,11 +170,10 @@ class Agent:
     async def _look_after_logs(self) -> None:
         while True:
             await pause(LOG_CHECK_PERIOD_S)
-            for run in self.registry.living():
-                if logs.is_too_long(run.place.log):
-                    await asyncio.to_thread(logs.keep_short, run.place.log)
-            for store in self.registry.open_stores():
-                store.keep_log_short()
+            limit = self._settings.log_max_bytes
+            for log in self.registry.logs_written():
+                if logs.is_too_long(log, limit):
+                    await asyncio.to_thread(logs.keep_short, log, limit)
 
     async def _sweep(self) -> None:
         """Collect folders, once the control plane has said what is desired."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from moorage.domain.limits import LOG_FILE_MAX_BYTES, LOG_TAIL_LINES_COUNT
+from moorage.domain.limits import LOG_TAIL_LINES_COUNT
 
 LINE_MAX_CHARS = 1000
 _TAIL_MAX_BYTES = 64 << 10
@@ -30,7 +30,7 @@ def tail_lines(path: Path, count: int = LOG_TAIL_LINES_COUNT) -> tuple[str, ...]
     return tuple(line[:LINE_MAX_CHARS] for line in whole if line.strip())[-count:]
 
 
-def is_too_long(path: Path, size_bytes: int = LOG_FILE_MAX_BYTES) -> bool:
+def is_too_long(path: Path, size_bytes: int) -> bool:
     """Whether the log is longer than this."""
     try:
         return path.stat().st_size > size_bytes
@@ -38,7 +38,7 @@ def is_too_long(path: Path, size_bytes: int = LOG_FILE_MAX_BYTES) -> bool:
         return False
 
 
-def keep_short(path: Path, size_bytes: int = LOG_FILE_MAX_BYTES) -> bool:
+def keep_short(path: Path, size_bytes: int) -> bool:
     """Once the log is longer than this, keep its last half beside it (`.1`) and empty it; says whether it did.
 
     On a full disk nothing is kept: the log is emptied all the same, since it may be what filled the disk.
@@ -48,7 +48,7 @@ def keep_short(path: Path, size_bytes: int = LOG_FILE_MAX_BYTES) -> bool:
         if length <= size_bytes:
             return False
         try:
-            _keep_end(path, length - size_bytes // 2)
+            _keep_end(path, length - size_bytes // 2, size_bytes)
         except OSError:
             path.with_name(path.name + ".1").unlink(missing_ok=True)
         os.truncate(path, 0)
@@ -57,11 +57,11 @@ def keep_short(path: Path, size_bytes: int = LOG_FILE_MAX_BYTES) -> bool:
     return True
 
 
-def _keep_end(path: Path, start: int) -> None:
+def _keep_end(path: Path, start: int, left: int) -> None:
     with open(path, "rb") as log, open(path.with_name(path.name + ".1"), "wb") as older:
         log.seek(start)
-        log.readline()  # the rest of a line that was cut
-        left = LOG_FILE_MAX_BYTES  # an app that writes faster than we copy must not keep us here
+        log.readline(_CHUNK_BYTES)  # the rest of a line that was cut
+        # At most `left` bytes: an app that writes faster than we copy must not keep us here.
         while left > 0 and (chunk := log.read(min(_CHUNK_BYTES, left))):
             older.write(chunk)
             left -= len(chunk)

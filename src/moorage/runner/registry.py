@@ -15,7 +15,7 @@ from moorage.domain.allocation import State
 from moorage.runner import plan
 from moorage.runner.allocation import AllocationRun, Equipment
 from moorage.runner.record import Place, Record, is_folder_name, read_record, report_of
-from moorage.runner.stores.config import read_store_record
+from moorage.runner.stores.config import LOG_NAME, read_store_record
 from moorage.runner.stores.store import StoreRun
 from moorage.wire.runner import AllocationReport, Desired, StoreReport
 
@@ -104,6 +104,11 @@ class Registry:
     def open_stores(self) -> tuple[StoreRun, ...]:
         """Stores that are not closed."""
         return tuple(store for store in self._stores.values() if not store.is_closed)
+
+    def logs_written(self) -> tuple[Path, ...]:
+        """The logs that somebody may be writing."""
+        apps = tuple(run.place.log for run in self.living())
+        return apps + tuple(store.folder / LOG_NAME for store in self.open_stores())
 
     def tasks_of_allocations(self) -> tuple[asyncio.Task[None], ...]:
         """The work on allocations that have not ended."""

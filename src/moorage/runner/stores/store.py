@@ -107,10 +107,6 @@ class StoreRun:
             detail=self._seen.detail,
         )
 
-    def keep_log_short(self) -> None:
-        """Bound the store's own log."""
-        logs.keep_short(self.folder / LOG_NAME)
-
     async def run(self) -> None:
         """Keep it running until it is closed."""
         failures, instance = 0, self._instance
