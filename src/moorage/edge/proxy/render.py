@@ -1,0 +1,291 @@
+"""The proxy's configuration from settings: written once before the proxy starts; routes never appear in it. Pure.
+
+On the path of a request: one look-up of the host, integers packed by `hot`, a server chosen by native stickiness to
+its id. No choice by name, no Lua except for upgrades to a held route, and every server has weight 0: where a slot or a
+pin names nothing, the answer is an honest 503 and never another app's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from importlib import resources
+from pathlib import Path
+
+from moorage.domain.limits import ADMISSION_PER_S, HOLD_BUDGET_S
+from moorage.edge.proxy import pages
+from moorage.edge.proxy.commands import POOL, REFUSES_UPGRADES
+from moorage.edge.proxy.hot import CLOSED_FLAG, COUNT_UNIT, HELD_FLAG, KNOWN_FLAG, SLOT_MASK, SLOTS_MAX_COUNT
+
+CONFIG_NAME = "haproxy.cfg"
+LUA_NAME = "hold.lua"
+PIN_COOKIE = "moorage_pin"
+
+ROUTES_MAX_COUNT = 2_000_000  # entries of the hot table; memory is taken per entry that is used
+ALLOCATIONS_MAX_COUNT = 1_000_000
+HEADERS_MAX_BYTES = 30 << 10  # of one request or answer: what fits a buffer beside its reserve
+CONNECTIONS_MAX_COUNT = 100_000
+DESCRIPTORS_RESERVED_COUNT = 300  # runtime socket, listeners, logs
+SOCKET_PATH_MAX_BYTES = 100  # of sun_path's 108, with room for the proxy's temporary suffix
+
+_BUFFER_BYTES = 32 << 10
+_REWRITE_BYTES = 2 << 10
+
+
+class AccessLog(StrEnum):
+    """How much of the traffic the proxy logs, to its standard output."""
+
+    OFF = "off"
+    SAMPLED = "sampled"  # one request in a hundred: a line for each would cost a third of the throughput
+
+
+@dataclass(frozen=True, slots=True)
+class ProxySettings:
+    """Everything the configuration depends on.
+
+    `directory` takes the written files; `runtime_socket` is a path of at most 100 bytes; `maxconn` comes from
+    `connections_for`. `trusted_proxies` are networks (CIDR) whose forwarding headers are believed. `threads` None
+    means one per core.
+    """
+
+    directory: Path
+    runtime_socket: Path
+    bind_host: str
+    http_port: int
+    maxconn: int
+    trusted_proxies: tuple[str, ...] = ()
+    access_log: AccessLog = AccessLog.OFF
+    threads: int | None = None
+    hold_budget_s: float = HOLD_BUDGET_S
+    admission_per_s: int = ADMISSION_PER_S
+
+
+def connections_for(open_files_max_count: int) -> int:
+    """How many client connections fit the limit on open files: each may need a second one to its server."""
+    return max(10, min(CONNECTIONS_MAX_COUNT, (open_files_max_count - DESCRIPTORS_RESERVED_COUNT) // 2))
+
+
+def render(settings: ProxySettings) -> Mapping[str, str]:
+    """The content of each file of the configuration, by file name; `CONFIG_NAME` is the one to start with."""
+    files = {LUA_NAME: resources.files(__package__).joinpath(LUA_NAME).read_text()}
+    for answer in pages.ANSWERED_BEFORE_AN_APP:
+        files[f"{answer.code}.html"] = pages.page_of(answer) + "\n"
+        files[f"{answer.code}.json"] = pages.problem_of(answer) + "\n"
+    for answer in pages.ANSWERED_FOR_AN_APP:
+        files[f"{answer.code}.page"] = _either(answer)
+    sections = (
+        _global(settings),
+        _defaults(settings),
+        _tables(settings),
+        _frontend(settings),
+        _pool(),
+        _refused(settings),
+    )
+    files[CONFIG_NAME] = "\n\n".join("\n".join(section) for section in sections) + "\n"
+    return files
+
+
+def _either(answer: pages.Answer) -> str:
+    """A log-format text that becomes problem details for a program and a page for a browser.
+
+    The proxy knows one body per status of its own failures, so the choice is an expression in it.
+    """
+    problem, page = pages.problem_of(answer), pages.page_of(answer)
+    assert not set("'%[]") & set(problem + page), "the texts stand in a quoted expression"
+    return f"%[var(txn.json,0),iif('{problem}','{page}')]\n"
+
+
+def _quoted(text: object) -> str:
+    """The text as one word of the configuration, whatever it holds."""
+    return "'" + str(text).replace("'", "'\\''") + "'"
+
+
+def _global(settings: ProxySettings) -> Iterable[str]:
+    lua = [settings.directory / LUA_NAME, settings.hold_budget_s, settings.admission_per_s, HELD_FLAG, "hot"]
+    yield "global"
+    yield f"    stats socket {_quoted(settings.runtime_socket)} mode 600 level admin"
+    yield "    stats timeout 1h"
+    yield "    stats maxconn 32"
+    yield f"    maxconn {settings.maxconn}"
+    yield "    noreuseport"  # else a second proxy shares the port in silence and traffic splits
+    if settings.threads is not None:
+        yield f"    nbthread {settings.threads}"
+    yield f"    tune.bufsize {_BUFFER_BYTES}"
+    yield f"    tune.maxrewrite {_REWRITE_BYTES}"
+    yield f"    lua-load {' '.join(_quoted(word) for word in lua)}"
+
+
+def _defaults(settings: ProxySettings) -> Iterable[str]:
+    yield "defaults"
+    yield "    mode http"
+    yield "    timeout connect 3s"
+    yield "    timeout client 10m"  # streams that are quiet for a while are what these apps are made of
+    yield "    timeout server 10m"
+    yield "    timeout tunnel 24h"
+    yield "    timeout client-fin 10s"
+    yield "    timeout server-fin 10s"
+    yield "    timeout http-request 10s"
+    yield "    timeout http-keep-alive 60s"
+    yield "    http-reuse safe"
+    yield "    retries 3"
+    yield "    retry-on conn-failure"  # nothing that reached an app is sent twice
+    yield "    option http-restrict-req-hdr-names delete"
+    yield "    option abortonclose"  # a client that gave up while held does not reach the app
+    yield "    option clitcpka"  # a peer that vanished does not count as attached for a day
+    yield "    clitcpka-idle 60s"
+    yield "    clitcpka-intvl 15s"
+    yield "    clitcpka-cnt 4"
+    for answer in pages.ANSWERED_FOR_AN_APP:
+        path = _quoted(settings.directory / f"{answer.code}.page")
+        yield f"    http-error status {answer.status} {_HTML} lf-file {path} {_headers(answer)}"
+
+
+_HTML = "content-type 'text/html; charset=utf-8'"
+_JSON = "content-type application/problem+json"
+
+
+def _headers(answer: pages.Answer) -> str:
+    retry = f" hdr Retry-After {pages.RETRY_AFTER_S}" if answer.retry else ""
+    return f"hdr Cache-Control no-store{retry}"
+
+
+def _tables(settings: ProxySettings) -> Iterable[str]:
+    """Stick tables as key-value stores that the agent fills, and the two counters of attached sockets."""
+    sockets = settings.maxconn * 2
+    yield "backend hot"
+    yield f"    stick-table type string len 254 size {ROUTES_MAX_COUNT} nopurge store gpt0,gpc0"
+    yield "backend slots"
+    yield f"    stick-table type integer size {SLOTS_MAX_COUNT} nopurge store server_id"
+    yield "backend numbers"
+    yield f"    stick-table type integer size {ALLOCATIONS_MAX_COUNT} nopurge store server_id,gpt0"
+    yield "backend attached"
+    yield f"    stick-table type string len 64 size {sockets} expire 10s store conn_cur"
+    yield "backend attached_servers"
+    yield f"    stick-table type integer size {sockets} expire 10s store conn_cur"
+
+
+def _frontend(settings: ProxySettings) -> Iterable[str]:
+    host = f"[{settings.bind_host}]" if ":" in settings.bind_host else settings.bind_host
+    yield "frontend edge"
+    yield f"    bind {host}:{settings.http_port}"
+    if settings.access_log is AccessLog.SAMPLED:
+        yield "    log stdout format raw sample 1:100 local0 info"
+        yield "    option httplog"
+    yield "    unique-id-format %[uuid()]"
+    yield from _route_rules()
+    yield from _pin_rules()
+    yield from _header_rules(settings)
+    yield "    http-after-response set-header Content-Type application/problem+json if { var(txn.json) -m found }"
+    # a known route without a slot still serves the pins of its environment, unless the whole table is too old
+    yield "    use_backend refused if !pickable closed"
+    yield "    use_backend refused if !pickable !pin_leads"
+    yield f"    default_backend {POOL}"
+
+
+def _route_rules() -> Iterable[str]:
+    lookup = "var(txn.key),table_gpt0(hot)"
+    yield f"    acl held var(txn.p),and({HELD_FLAG}) gt 0"
+    yield f"    acl closed var(txn.p),and({CLOSED_FLAG}) gt 0"
+    yield "    acl pickable var(txn.n) -m int gt 0"
+    yield "    acl upgrade req.fhdr(upgrade) -m found"
+    yield "    http-request set-var(txn.key) req.fhdr(host),host_only,lower"
+    yield f"    http-request set-var(txn.p) {lookup}"
+    yield "    http-request lua.hold if held upgrade"
+    # what was read before the hold is history: everything below decides on what holds now
+    yield f"    http-request set-var(txn.p) {lookup} if held upgrade"
+    yield f"    http-request set-var(txn.n) var(txn.p),div({COUNT_UNIT})"
+    yield "    http-request set-var(txn.env) var(txn.key),table_gpc0(hot)"
+    yield "    http-request set-var(txn.json) bool(true) if { req.fhdr(accept) -m sub json }"
+
+
+def _pin_rules() -> Iterable[str]:
+    """txn.pin is the cookie; txn.number the allocation it names, set only when its MAC holds for this environment.
+
+    A verified pin is remembered for its connection, so the MAC is computed once and not per request.
+    """
+    mac = f"var(txn.pin),field(1,.),{_mac('txn.env')},secure_memcmp(txn.mac)"
+    yield "    acl pin var(txn.pin) -m found"
+    yield "    acl verified var(txn.pinned),strcmp(sess.pinned) eq 0"
+    yield f"    acl refuses_upgrades var(txn.number),table_gpt0(numbers) eq {REFUSES_UPGRADES}"
+    yield "    acl pin_leads var(txn.number),in_table(numbers)"
+    yield f"    http-request set-var(txn.pin) req.cook({PIN_COOKIE})"
+    yield "    http-request set-var(txn.pinned) var(txn.pin),concat(:,txn.env) if pin"
+    yield "    http-request set-var(txn.mac) var(txn.pin),field(2,.) if pin !verified"
+    yield f"    http-request set-var(sess.pinned) var(txn.pinned) if pin !verified {{ {mac} 1 }}"
+    yield "    http-request set-var(txn.number) var(txn.pin),field(1,-),add(0) if pin verified"
+    yield "    http-request unset-var(txn.number) if pin upgrade refuses_upgrades"
+
+
+def _mac(environment: str) -> str:
+    """Converters from `<number>-<nonce>` to its MAC for an environment."""
+    return f"concat(:,{environment}),hmac(sha256,proc.pin_key),ub64enc"
+
+
+def _header_rules(settings: ProxySettings) -> Iterable[str]:
+    """Who asks and how, overwritten so that an app can believe it, and kept only from a trusted proxy in front."""
+    rule = "    http-request set-header"
+    yield "    http-request del-header x-moorage- -m beg"
+    if settings.trusted_proxies:
+        yield f"    acl trusted src {' '.join(settings.trusted_proxies)}"
+        yield "    acl passed_on req.fhdr(x-forwarded-for) -m found"
+        yield "    http-request set-var(txn.client) src"
+        yield "    http-request set-var(txn.client) req.hdr_ip(x-forwarded-for,-1) if trusted passed_on"
+        yield f"{rule} X-Forwarded-For '%[req.fhdr(x-forwarded-for)], %[src]' if trusted passed_on"
+        yield f"{rule} X-Forwarded-For %[src] unless trusted passed_on"
+    else:
+        yield f"{rule} X-Forwarded-For %[src]"
+    given = "unless trusted {{ req.fhdr({}) -m found }}" if settings.trusted_proxies else ""
+    yield f"{rule} X-Forwarded-Proto http {given.format('x-forwarded-proto')}".rstrip()
+    yield f"{rule} X-Forwarded-Host %[req.fhdr(host)] {given.format('x-forwarded-host')}".rstrip()
+    yield f"{rule} X-Request-Id %[unique-id] {given.format('x-request-id')}".rstrip()
+    yield from _forwarded_rules(settings)
+
+
+def _forwarded_rules(settings: ProxySettings) -> Iterable[str]:
+    """RFC 7239, rebuilt from the rest; an IPv6 address stands in brackets."""
+    client = "var(txn.client)" if settings.trusted_proxies else "src"
+    six = f"{{ {client} -m sub : }}"
+    value = '\'for="{}%[{}]{}";host="%[req.fhdr(host)]";proto=%[req.fhdr(x-forwarded-proto)]\''
+    may_be_six = ":" in settings.bind_host or bool(settings.trusted_proxies)
+    four_only = f" unless {six}" if may_be_six else ""
+    if may_be_six:
+        yield f"    http-request set-header Forwarded {value.format('[', client, ']')} if {six}"
+    yield f"    http-request set-header Forwarded {value.format('', client, '')}{four_only}"
+
+
+def _pool() -> Iterable[str]:
+    yield f"backend {POOL}"
+    yield "    balance random"
+    yield "    stick match var(txn.number) table numbers if { var(txn.number) -m found }"
+    yield f"    stick match rand,mod(txn.n),add(txn.p),and({SLOT_MASK}) table slots"
+    yield "    acl here srv_id,sub(txn.number) eq 0"
+    yield "    acl upgraded status 101"
+    yield "    http-response unset-var(txn.json)"  # an app's own failure keeps its own content type
+    yield "    http-response set-var-fmt(txn.new) %[srv_id]-%[uuid()] if !here"
+    yield f"    http-response set-var(txn.newmac) var(txn.new),{_mac('txn.env')} if !here"
+    cookie = f"{PIN_COOKIE}=%[var(txn.new)].%[var(txn.newmac)]; Path=/; HttpOnly; SameSite=Lax"
+    yield f"    http-response add-header Set-Cookie '{cookie}' if {{ var(txn.newmac) -m found }}"
+    yield "    http-response set-var(txn.attached) var(txn.pin),field(1,.) if upgraded here"
+    yield "    http-response set-var(txn.attached) var(txn.new) if upgraded !here"
+    yield "    http-response track-sc1 var(txn.attached) table attached if upgraded"
+    yield "    http-response track-sc2 srv_id table attached_servers if upgraded"
+
+
+def _refused(settings: ProxySettings) -> Iterable[str]:
+    """The answers that need no app, the most telling one first."""
+    yield "backend refused"
+    yield f"    acl known var(txn.p),and({KNOWN_FLAG}) gt 0"
+    yield f"    acl closed var(txn.p),and({CLOSED_FLAG}) gt 0"
+    yield "    acl filled var(proc.mark) -m found"
+    yield "    acl json var(txn.json) -m found"
+    for answer, condition in (
+        (pages.EDGE_STARTING, "!known !filled"),
+        (pages.UNKNOWN_HOST, "!known"),
+        (pages.TABLE_STALE, "closed"),
+        (pages.NO_READY_ALLOCATION, ""),
+    ):
+        for kind, content, wish in (("json", _JSON, "json"), ("html", _HTML, "!json")):
+            file = f"file {_quoted(settings.directory / f'{answer.code}.{kind}')}"
+            status = f"status {answer.status} {content} {file} {_headers(answer)}"
+            yield f"    http-request return {status} if {wish} {condition}".rstrip()
