@@ -6,7 +6,6 @@ flags that every verb has. Errors become exit codes here and nowhere else.
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import inspect
 import sys
@@ -187,6 +186,8 @@ def as_command(verb: Callable[..., Awaitable[Exit | None]]) -> Callable[..., Non
 
 def run_verb(verb: Callable[..., Awaitable[Exit | None]], flags: Flags, arguments: dict[str, Any]) -> int:
     """Run a verb to its end and return the exit code; a problem has been shown by then."""
+    import asyncio
+
     from moorage.cli.screen import Screen
 
     screen = Screen(for_programs=flags.json)

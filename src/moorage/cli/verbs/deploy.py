@@ -6,8 +6,6 @@ so what can be refused is refused before anything is sent.
 
 from __future__ import annotations
 
-import asyncio
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,10 +17,10 @@ from moorage.cli.call import Call, Exit, KeyFlag, NoWaitFlag, new_key
 from moorage.cli.verbs.init import FolderArgument, no_folder
 from moorage.cli.verbs.promote import AcknowledgeFlag, DrainFlag, HandoverFlag, Wish, carry_out, mode_of
 from moorage.cli.words import command, count_of, short_digest, size
-from moorage.domain.appfile import APPFILE_MAX_BYTES, APPFILE_NAME, AppFile, missing_appfile, parse_appfile
 from moorage.domain.errors import Problem, Refused
 
 if TYPE_CHECKING:
+    from moorage.domain.appfile import AppFile
     from moorage.system.source_archive import SourceFacts
     from moorage.wire.api import DeploymentView, OperationView
 
@@ -43,10 +41,12 @@ async def deploy(
         raise typer.BadParameter("--promote needs the preview: leave out --no-wait")
     if not promote and (mode or acknowledge):
         raise typer.BadParameter("--drain, --handover and --acknowledge are for --promote")
+    from tempfile import TemporaryDirectory
+
     from moorage.wire.api import DeployRequest
 
     appfile = read_appfile(path)
-    with tempfile.TemporaryDirectory(prefix="moorage-") as scratch:
+    with TemporaryDirectory(prefix="moorage-") as scratch:
         archive = Path(scratch) / "source.tar.gz"
         facts = await _pack(call, path, archive, appfile)
         await _upload(call, archive, facts)
@@ -67,6 +67,8 @@ async def deploy(
 
 def read_appfile(folder: Path) -> AppFile:
     """The valid app file of a folder. Raises Refused (`source-missing`, `appfile-missing`, `appfile-invalid`, ...)."""
+    from moorage.domain.appfile import APPFILE_MAX_BYTES, APPFILE_NAME, missing_appfile, parse_appfile
+
     if not folder.is_dir():
         raise Refused(no_folder(folder))
     try:
@@ -82,6 +84,8 @@ def read_appfile(folder: Path) -> AppFile:
 
 async def _pack(call: Call, folder: Path, archive: Path, appfile: AppFile) -> SourceFacts:
     """Pack the folder and say what went in."""
+    import asyncio
+
     from moorage.system.source_archive import pack
 
     with _working(call, "Packing the source"):

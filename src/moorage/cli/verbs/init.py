@@ -8,8 +8,6 @@ from typing import Annotated
 import typer
 
 from moorage.cli.call import Call, Exit
-from moorage.domain.appfile import APPFILE_NAME
-from moorage.domain.detect import READ_MAX_BYTES, detect
 from moorage.domain.errors import Problem, Refused
 
 LISTED_MAX_COUNT = 500  # names at the top of a folder that are looked at
@@ -19,6 +17,9 @@ FolderArgument = Annotated[Path, typer.Argument(metavar="[PATH]", help="Folder o
 
 async def init(call: Call, path: FolderArgument = Path(".")) -> Exit | None:
     """Write a moorage.toml from what is found in the folder."""
+    from moorage.domain.appfile import APPFILE_NAME
+    from moorage.domain.detect import detect
+
     folder = path.resolve()
     if not folder.is_dir():
         raise Refused(no_folder(path))
@@ -64,6 +65,8 @@ def _top_of(folder: Path) -> dict[str, str]:
 
 
 def _text_of(file: Path) -> str:
+    from moorage.domain.detect import READ_MAX_BYTES
+
     try:
         with file.open("rb") as handle:
             content = handle.read(READ_MAX_BYTES + 1)
@@ -75,7 +78,7 @@ def _text_of(file: Path) -> str:
 def _exists(target: Path) -> Problem:
     return Problem(
         "appfile-exists",
-        f"There is a {APPFILE_NAME} already",
+        f"There is a {target.name} already",
         str(target),
         "It was left as it is. Deploy with `moorage deploy`, or move it away first.",
         facts={"file": str(target)},

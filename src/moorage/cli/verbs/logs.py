@@ -6,7 +6,6 @@ A follower of an app goes on with the next allocation after a replacement.
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -150,6 +149,8 @@ async def _tail_app(
     call: Call, app: str, deployment: int | None, first: list[int], printer: _Printer, lines: int | None
 ) -> None:
     """Print the logs of an app's allocations, those that come later included, until interrupted."""
+    import asyncio
+
     from moorage.system.clock import pause
 
     known: set[int] = set()
