@@ -27,9 +27,10 @@ class State(StrEnum):
 
 TERMINAL = frozenset({State.STOPPED, State.FAILED, State.LOST})
 
+# A runner reports what it sees now, not each step: one that became ready between two reports was never seen starting.
 TRANSITIONS: Mapping[State, frozenset[State]] = {
-    State.PLANNED: frozenset({State.PULLING, State.STARTING, State.STOPPED, State.FAILED, State.LOST}),
-    State.PULLING: frozenset({State.STARTING, State.STOPPED, State.FAILED, State.LOST}),
+    State.PLANNED: frozenset({State.PULLING, State.STARTING, State.READY, State.STOPPED, State.FAILED, State.LOST}),
+    State.PULLING: frozenset({State.STARTING, State.READY, State.STOPPED, State.FAILED, State.LOST}),
     State.STARTING: frozenset({State.READY, State.STOPPED, State.FAILED, State.LOST}),
     State.READY: frozenset({State.DRAINING, State.STOPPED, State.FAILED, State.LOST}),
     State.DRAINING: frozenset({State.READY, State.STOPPED, State.FAILED, State.LOST}),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import json
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
+from pydantic import BeforeValidator
 from starlette.responses import Response
 
 from moorage.control.api import auth
@@ -23,6 +25,20 @@ from moorage.wire.message import Message
 from moorage.wire.runner import Desired, RunnerReport
 
 Wait = Annotated[float, Query(ge=0, le=LONG_POLL_MAX_S)]
+
+
+def _read_as_json(kind: type[Message]) -> BeforeValidator:
+    """Read a body by the rules of JSON: strict messages take an array as a tuple and a text as an enum only there."""
+
+    def read(value: Any) -> Any:
+        return kind.model_validate_json(json.dumps(value)) if isinstance(value, dict) else value
+
+    return BeforeValidator(read)
+
+
+EdgeBody = Annotated[EdgeReport, _read_as_json(EdgeReport)]
+RunnerBody = Annotated[RunnerReport, _read_as_json(RunnerReport)]
+BuildBody = Annotated[BuildReport, _read_as_json(BuildReport)]
 
 
 class Claim(Message):
@@ -64,7 +80,7 @@ def _edges(router: APIRouter, control: Control) -> None:
         return await control.db.read(page)
 
     @router.post("/edges/{edge}/report", response_model=EdgeReply)
-    async def report(edge: str, body: EdgeReport, request: Request) -> EdgeReply:
+    async def report(edge: str, body: EdgeBody, request: Request) -> EdgeReply:
         auth.require_agent(request, tokens, edge)
         known = control.live.edges.get(edge)
         if known is None or known.report.applied_index != body.applied_index:
@@ -105,7 +121,7 @@ def _runners(router: APIRouter, control: Control) -> None:
             await control.db.changes.wait(seen, left)
 
     @router.post("/runners/{runner}/report", status_code=204)
-    async def report(runner: str, body: RunnerReport, request: Request) -> Response:
+    async def report(runner: str, body: RunnerBody, request: Request) -> Response:
         auth.require_agent(request, tokens, runner)
         if await control.db.read(lambda tx: _news(tx, body)):
             await control.db.write(lambda tx: _observe(tx, body), actor=runner)
@@ -160,7 +176,7 @@ def _builds(router: APIRouter, control: Control, builds: Builds) -> None:
         return Response(job.model_dump_json(), media_type="application/json")
 
     @router.post("/builds/{operation}/report", response_model=BuildReply)
-    async def report(operation: str, body: BuildReport, request: Request) -> BuildReply:
+    async def report(operation: str, body: BuildBody, request: Request) -> BuildReply:
         _require_any(request, tokens)
         return await builds.report(operation, body)
 
