@@ -255,11 +255,11 @@ class RunnerProcess:
         self.process.kill()
         self.process.wait()
 
-    def end(self) -> None:
+    async def end(self) -> None:
         """End it with everything it runs."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
-            self.process.wait(timeout=30)
+            await asyncio.to_thread(self.process.wait, 30)
 
 
 async def ask(port: int, path: str = "/") -> dict[str, Any]:

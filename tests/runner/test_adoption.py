@@ -42,7 +42,7 @@ async def test_killed_runner_leaves_the_app_and_the_next_adopts_it(tmp_path: Pat
             failed = await control.sees(State.FAILED)
             assert (failed.reason, failed.exit_code, failed.adopted) == ("exited", None, True)
         finally:
-            second.end()
+            await second.end()
 
 
 async def test_adopted_process_can_be_stopped_even_frozen(tmp_path: Path) -> None:
@@ -162,5 +162,5 @@ async def test_apps_run_on_while_the_control_plane_is_away(tmp_path: Path) -> No
         assert (await ask(wanted.port))["folder"].endswith("app")
         assert first.process.poll() is None
     finally:
-        first.end()
+        await first.end()
     assert not connects(wanted.port)

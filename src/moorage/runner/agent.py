@@ -7,6 +7,7 @@ away. A report is always the whole picture, sent at once when something changed,
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import sys
 from collections.abc import Collection, Coroutine
@@ -34,6 +35,7 @@ RESYNC_PERIOD_S = 5.0
 LOG_CHECK_PERIOD_S = 1.0
 SWEEP_PERIOD_S = 60.0
 RETRY_MAX_S = 5.0
+LAST_REPORT_TIMEOUT_S = 1.0  # the control plane may be stopping, too
 
 _log = logging.getLogger(__name__)
 
@@ -198,7 +200,8 @@ class Agent:
         await _all_done(self.registry.tasks_of_allocations())
         self.registry.close_stores()
         await _all_done(self.registry.tasks_of_stores())
-        await self._try_report()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._try_report(), LAST_REPORT_TIMEOUT_S)
 
     def _on_change(self) -> None:
         self._changed.set()

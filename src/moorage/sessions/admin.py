@@ -100,7 +100,7 @@ class StoreAdmin:
 
     async def connected_users(self) -> Mapping[str, int]:
         """How many connections each user has now (the admin's own among them)."""
-        return Counter(str(client["user"]) for client in await self.command("CLIENT", "LIST"))
+        return Counter(_user_of(line) for line in str(await self.command("CLIENT", "LIST")).splitlines())
 
     async def is_fenced(self, user: str) -> bool:
         """Whether the user is off (or unknown) and has no connection."""
@@ -173,3 +173,8 @@ class StoreAdmin:
         except StoreRefused:
             return False
         return True
+
+
+def _user_of(line: str) -> str:
+    """The user in a line of `CLIENT LIST`; no value in it can hold a space."""
+    return next((word.removeprefix("user=") for word in line.split(" ") if word.startswith("user=")), "")
