@@ -6,11 +6,14 @@ python -m tests.system.child NAME JOURNAL [--listen SOCKET] [--apps N] [--deaf] 
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
 import subprocess
 import sys
 from pathlib import Path
+
+_STOPPING_S = 0.1  # stopping takes a moment, so that the order of several shows
 
 
 def note(journal: Path, *words: object) -> None:
@@ -25,6 +28,8 @@ def main(argv: list[str]) -> None:
     note(journal, "started", name, os.getpid())
 
     def stop(number: int, frame: object) -> None:
+        note(journal, "stopping", name)
+        select.select([], [], [], _STOPPING_S)
         note(journal, "stopped", name, signal.Signals(number).name)
         sys.exit(0)
 

@@ -108,6 +108,7 @@ def start(folder: Path, children: Sequence[Mapping[str, Any]]) -> Platform:
             stdout=subprocess.PIPE,
             stderr=log,
             cwd=Path(__file__).parents[2],
+            start_new_session=True,
         )
     assert process.stdout is not None
     return Platform(process, state_path, process.stdout)  # type: ignore[arg-type]

@@ -60,16 +60,17 @@ def app_pids(folder: Path) -> list[int]:
 
 async def test_children_start_after_what_they_depend_on_and_stop_before_it(tmp_path: Path, up: Start) -> None:
     platform = up(
-        child(tmp_path, "edge", needs=("control", "bus")),
         child(tmp_path, "control", needs=("bus",)),
         child(tmp_path, "bus"),
+        child(tmp_path, "edge", needs=("control", "bus")),
     )
     assert "ready" in platform.line()
     assert [line[1] for line in journal_of(tmp_path)] == ["bus", "control", "edge"]
     assert platform.state().phase is Phase.READY
     platform.tell(signal.SIGTERM)
     assert platform.wait() == 0
-    assert [line[1] for line in journal_of(tmp_path) if line[0] == "stopped"] == ["edge", "control", "bus"]
+    stops = [tuple(line[:2]) for line in journal_of(tmp_path) if line[0] != "started"]
+    assert stops == [(word, name) for name in ("edge", "control", "bus") for word in ("stopping", "stopped")]
     state = platform.state()
     assert state.phase is Phase.STOPPED
     assert {each.state for each in state.processes} == {State.STOPPED}
@@ -122,6 +123,17 @@ async def test_a_child_and_a_grandchild_that_ignore_sigterm_are_killed(tmp_path:
     assert platform.wait() == 0
     assert platform.child("deaf").last_exit == -signal.SIGKILL
     assert not proc.is_alive(app)
+
+
+async def test_ctrl_c_reaches_the_supervisor_alone(tmp_path: Path, up: Start) -> None:
+    platform = up(child(tmp_path, "bus"), child(tmp_path, "control", needs=("bus",)))
+    platform.line()
+    os.killpg(platform.process.pid, signal.SIGINT)  # as a terminal does, to the whole foreground group
+    assert platform.wait() == 0
+    assert [line[1:] for line in journal_of(tmp_path) if line[0] == "stopped"] == [
+        ["control", "SIGTERM"],
+        ["bus", "SIGTERM"],
+    ]
 
 
 async def test_asked_twice_it_stops_without_grace(tmp_path: Path, up: Start) -> None:
