@@ -67,6 +67,7 @@ QUARANTINE_TTL_S: Final = 7 * 24 * 3600
 NOTICE_POLL_S: Final = 1.0
 STORY_EVENTS_COUNT: Final = 20
 RECORD_BYTES: Final = 256 * 1024
+RECORD_SPARE_BYTES: Final = 32 * 1024  # beyond it: entering and leaving a full record must still fit
 DEPTH_LEVELS: Final = 40  # nesting of JSON inside a record; Lua's decoder must follow
 
 # ---- keys and channels of the environment's store --------------------------------------------------------------
@@ -233,8 +234,11 @@ class BadRecord:
     detail: str
 
 
-def encode_record(record: Record) -> str:
-    """The record as the text that is stored. Raises ValueError when it exceeds RECORD_BYTES."""
+def encode_record(record: Record, *, spare: bool = False) -> str:
+    """The record as the text that is stored.
+
+    Raises ValueError when it exceeds RECORD_BYTES; `spare` allows RECORD_SPARE_BYTES more, for an entry or a parting.
+    """
     document = {
         "format": FORMAT,
         "id": record.id,
@@ -264,13 +268,16 @@ def encode_record(record: Record) -> str:
         "story": list(record.story[-STORY_EVENTS_COUNT:]),
     }
     text = json.dumps(document, allow_nan=False, separators=(",", ":"))
-    if len(text) > RECORD_BYTES:
-        raise ValueError(f"session record of {len(text)} bytes exceeds {RECORD_BYTES}")
+    limit = RECORD_BYTES + RECORD_SPARE_BYTES if spare else RECORD_BYTES
+    if len(text) > limit:
+        raise ValueError(f"session record of {len(text)} bytes exceeds {limit}")
     return text
 
 
 def decode_record(text: str | bytes) -> Record | BadRecord:
     """Reads a stored text. Total: any input gives a record or says why it is none."""
+    if len(text) > RECORD_BYTES + RECORD_SPARE_BYTES:
+        return BadRecord(FreshReason.CORRUPT, "larger than a record may be")
     try:
         document = json.loads(text)
     except (ValueError, RecursionError) as error:

@@ -7,7 +7,15 @@ const DRAFT = "board:draft:v1";
 const VIEW = "board:view:v1";
 const ME = "board:me:v1";
 const NOTES = "board:notes:v1";
+const NAMES = {
+  [`${DRAFT}.text`]: "draft",
+  [`${DRAFT}.colour`]: "colour",
+  [`${DRAFT}.important`]: "importance",
+  [`${VIEW}.filter`]: "filter",
+  [`${ME}.name`]: "name",
+};
 const PEOPLE_SHOWN = 5;
+const GAP = 16;
 const LETTERS = 280;
 
 const $ = (id) => document.getElementById(id);
@@ -113,7 +121,7 @@ live.on("drain", () => say("This version is being retired. You can go on until y
 function greet(welcome) {
   if (welcome.outcome !== "fresh") return;
   const typed = lastDraft.trim();
-  const why = tell(welcome)[0].text;
+  const why = tell(welcome, NAMES)[0].text;
   if (!typed) return say(`${why}.`, "warn");
   say(`${why}. Your last draft is still on this page.`, "warn", "Put it back", () => {
     live.set(DRAFT, "text", typed);
@@ -192,6 +200,7 @@ function drawNotes() {
     .filter((note) => chosen === "all" || (chosen === "mine" ? note.by === mine : note.colour === chosen))
     .sort((a, b) => Boolean(b.important) - Boolean(a.important));
   $("notes").replaceChildren(...shown.map((note) => drawNote(note, mine)));
+  layNotes();
   $("empty").hidden = shown.length > 0 || !live.welcome;
   $("empty-text").textContent = notes.length
     ? "No note fits this filter."
@@ -200,11 +209,23 @@ function drawNotes() {
   whenSeen = whenSeen || performance.now();
 }
 
+function layNotes() {
+  for (const note of $("notes").children) note.style.gridRowEnd = "";
+  const heights = [...$("notes").children].map((note) => note.offsetHeight);
+  heights.forEach((height, i) => ($("notes").children[i].style.gridRowEnd = `span ${height + GAP}`));
+}
+
+let laidWidth = 0;
+new ResizeObserver(([entry]) => {
+  if (entry.contentRect.width !== laidWidth) layNotes();
+  laidWidth = entry.contentRect.width;
+}).observe($("notes"));
+
 function drawNote(note, mine) {
   const item = $("note-template").content.firstElementChild.cloneNode(true);
   item.dataset.id = note.id;
   item.style.setProperty("--tone", `var(--${note.colour})`);
-  item.classList.toggle("important", Boolean(note.important));
+  item.classList.toggle("flagged", Boolean(note.important));
   item.classList.toggle("fresh", seen !== null && !seen.has(note.id) && performance.now() - whenSeen > 500);
   item.querySelector(".words").textContent = note.text;
   item.querySelector(".by").textContent = note.by === mine ? "You" : note.name;
@@ -232,8 +253,9 @@ function drawPeople({ count, people }) {
 }
 
 function drawStory(welcome) {
-  const story = tell(welcome);
+  const story = tell(welcome, NAMES);
   $("outcome").textContent = outcome(welcome);
+  $("glance").textContent = outcome(welcome);
   $("facts").replaceChildren(
     ...fact("Served by", welcome.allocation_number ? `allocation ${welcome.allocation_number}` : "this machine"),
     ...fact("Deployment", welcome.deployment ? String(welcome.deployment) : "none"),
@@ -257,7 +279,7 @@ function outcome(welcome) {
         ? "Resumed from the session store, draft kept."
         : "Resumed from the session store.";
     default:
-      return `${tell(welcome)[0].text}.`;
+      return `${tell(welcome, NAMES)[0].text}.`;
   }
 }
 

@@ -196,7 +196,7 @@ class Service:
             taking = Taking(
                 session_id=entry.record.id,
                 expected=arrival.stored,
-                text=contract.encode_record(entry.record),
+                text=contract.encode_record(entry.record, spare=True),
                 holder=self.place.allocation,
                 previous_holder=entry.previous_holder,
                 quarantine_ms=at_ms if entry.quarantine else None,

@@ -185,7 +185,7 @@ class Session:
 
     async def _put(self, record: Record) -> None:
         try:
-            text = contract.encode_record(record)
+            text = contract.encode_record(record, spare=record.parted is not None)
         except ValueError as error:
             self._revert()
             raise ValueRefusedError("this session", f"at most {contract.RECORD_BYTES} bytes", "more") from error

@@ -306,9 +306,14 @@ function refusal(code, message) {
   return Object.assign(new Error(message), { code });
 }
 
-// The session's story in words, newest first: [{ at: Date, text }].
-export function tell(welcome) {
-  return [...welcome.story].reverse().map((event) => ({ at: new Date(event.at_ms), text: sentence(event) }));
+// The session's story in words, newest first: [{ at: Date, event, text }]. `labels` may name the fields that come back:
+// { "board:draft:v1.text": "draft" }.
+export function tell(welcome, labels = {}) {
+  return [...welcome.story].reverse().map((event) => ({
+    at: new Date(event.at_ms),
+    event: event.event,
+    text: sentence(event, labels),
+  }));
 }
 
 const REASONS = {
@@ -319,13 +324,13 @@ const REASONS = {
   unknown_id: "the session store does not know it",
 };
 
-function sentence(event) {
-  const where = event.deployment ? ` by version ${event.deployment}` : "";
+function sentence(event, labels) {
+  const where = event.deployment ? ` by deployment ${event.deployment}` : "";
   switch (event.event) {
     case "created":
       return `Session started${where}`;
     case "resumed":
-      return `Resumed from the session store${where}${names(event.restored)}`;
+      return `Resumed from the session store${where}${names(event.restored, labels)}`;
     case "fresh":
       return `Started fresh${where}: ${REASONS[event.reason] ?? event.reason}${event.detail ? ` (${event.detail})` : ""}`;
     case "handed_over":
@@ -339,17 +344,16 @@ function sentence(event) {
   }
 }
 
-// "board:draft:v1.text" and "board:draft:v1.colour" become ", draft text and colour kept".
-function names(restored = []) {
+// "board:draft:v1.text" and "board:draft:v1.colour" become ": draft text and draft colour kept".
+function names(restored = [], labels = {}) {
   if (!restored.length) return "";
-  const groups = new Map();
-  for (const name of restored) {
-    const [state, field] = [name.slice(0, name.lastIndexOf(".")), name.slice(name.lastIndexOf(".") + 1)];
-    const short = state.split(":").at(-2) ?? state;
-    groups.set(short, [...(groups.get(short) ?? []), field]);
-  }
-  const parts = [...groups].map(([state, fields]) => `${state} ${list(fields)}`);
-  return `, ${list(parts)} kept`;
+  return `: ${list(restored.map((name) => labels[name] ?? plainName(name)))} kept`;
+}
+
+function plainName(name) {
+  const cut = name.lastIndexOf(".");
+  const parts = name.slice(0, cut).split(":");
+  return `${parts.at(-2) ?? parts[0]} ${name.slice(cut + 1)}`;
 }
 
 function list(words) {
