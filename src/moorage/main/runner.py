@@ -6,6 +6,7 @@ import asyncio
 import signal
 
 from moorage.artifacts.store import ArtifactStore
+from moorage.build.worker import Worker
 from moorage.client.agents import BuildClient, RunnerClient
 from moorage.client.http import Http
 from moorage.main.installation import RUNNER, load_keys

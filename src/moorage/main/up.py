@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from moorage.domain.errors import Problem, Refused
-from moorage.edge.render import render_proxy
+from moorage.edge.proxy.launch import proxy_command, write_configuration
 from moorage.events.server import ServerPlan, public_key, render_server, server_argv
 from moorage.main.edge import proxy_settings
 from moorage.main.installation import EDGE, RUNNER, Keys, load_keys
@@ -84,9 +84,7 @@ def _plan(settings: Settings, keys: Keys, *, quiet: bool) -> dict[str, Any]:
     )
     nats_config = paths.nats / "nats.conf"
     write_private(nats_config, render_server(nats).encode())
-    proxy = proxy_settings(settings, keys)
-    for name, text in render_proxy(proxy).items():
-        write_private(paths.edge / name, text.encode())
+    proxy_config = write_configuration(proxy_settings(settings))
     find_valkey(settings.binaries.valkey)
     children = [
         _child(
@@ -98,7 +96,7 @@ def _plan(settings: Settings, keys: Keys, *, quiet: bool) -> dict[str, Any]:
         _child(
             settings,
             "haproxy",
-            (str(find_haproxy(settings.binaries.haproxy).path), "-db", "-f", str(paths.edge / "haproxy.cfg")),
+            proxy_command(find_haproxy(settings.binaries.haproxy).path, proxy_config),
             ready={"kind": "tcp", "host": _loopback(settings.bind), "port": settings.http_port},
         ),
         _python(settings, "control", (nats.url,), ready=_api(settings, "/healthz")),

@@ -26,7 +26,7 @@ def answer(problem: Problem) -> Response:
 
 def invalid_request(errors: Sequence[Any]) -> Problem:
     """What was wrong with a request body or its parameters, field by field."""
-    if any(error["type"] == "json_invalid" for error in errors):
+    if any(error["type"] == "json_invalid" or _is_raw(error) for error in errors):
         return Problem(
             "request-not-json",
             "The request body is not JSON",
@@ -44,6 +44,11 @@ def invalid_request(errors: Sequence[Any]) -> Problem:
         status=422,
         facts={"fields": found},
     )
+
+
+def _is_raw(error: Any) -> bool:
+    """Whether the whole body arrived as something that is not a JSON object."""
+    return tuple(error["loc"]) == ("body",) and isinstance(error.get("input"), (bytes, str))
 
 
 _HTTP_CODES = {404: "endpoint-unknown", 405: "method-not-allowed"}
