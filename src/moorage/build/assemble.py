@@ -1,0 +1,328 @@
+"""One build, step by step: a source folder becomes a tree and its manifest. Only files inside the work folder change.
+
+The work folder holds `source/` (unpacked), `tree/` (the artifact to be), `wheels/` and notes of tools.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import platform
+import shutil
+import sys
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+from moorage.artifacts.tree import hash_tree
+from moorage.build import serve
+from moorage.build.outcome import FULL_TEXTS, Blocked, Failed, disk_full
+from moorage.build.plan import (
+    APP,
+    PIP_ENVIRON,
+    PUBLIC,
+    PYPROJECT,
+    REQUIREMENTS,
+    SDK,
+    SERVER,
+    SITE,
+    Dependencies,
+    Kind,
+    Plan,
+    pip_command,
+    pip_problem,
+    plan_build,
+)
+from moorage.build.sdk_wheel import sdk_version, write_sdk_wheel
+from moorage.build.tools import Ran, run_tool, tool_environ
+from moorage.build.tree import copy_site_files, copy_tree, native_files, normalise_site
+from moorage.build.validate import SCHEMA_TIMEOUT_S, State, check_process, read_state
+from moorage.domain.appfile import APPFILE_MAX_BYTES, APPFILE_NAME, AppFile, missing_appfile, parse_appfile
+from moorage.domain.artifact import Depth, Manifest
+from moorage.domain.errors import Problem
+from moorage.domain.limits import BUILD_TIMEOUT_S, LOG_TAIL_LINES_COUNT
+from moorage.domain.names import check_name
+from moorage.system.clock import monotonic_s
+
+ARTIFACT_TOTAL_MAX_BYTES = 4 << 30
+TEXT_MAX_BYTES = 1 << 20  # requirements.txt and pyproject.toml
+ASSETS_NAMED_MAX_COUNT = 2_000  # a site with more names none: the list only informs
+
+Stage = Callable[[str, str], Awaitable[None]]  # (stage, one line for people)
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Workshop:
+    """What builds are done with: `host` is the environment that tools may take their settings from, `pip_python` the
+    interpreter whose pip installs, `app_python` the one that will run the app."""
+
+    host: Mapping[str, str]
+    pip_python: str = sys.executable
+    app_python: str = field(default_factory=lambda: str(getattr(sys, "_base_executable", "") or sys.executable))
+    timeout_s: float = BUILD_TIMEOUT_S
+    total_max_bytes: int = ARTIFACT_TOTAL_MAX_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What to build: the app's name, facts of its source, the build-scope secrets."""
+
+    app: str
+    source_facts: Mapping[str, object] = field(default_factory=dict)
+    secrets: Mapping[str, str] = field(default_factory=dict)
+
+
+async def in_thread(call: Callable[_P, _T], /, *given: _P.args, **named: _P.kwargs) -> _T:
+    """Run blocking work in a thread. A cancellation waits for its end: nobody removes the folder under its feet."""
+    task = asyncio.create_task(asyncio.to_thread(call, *given, **named))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task})
+        raise
+
+
+class Assembly:
+    """One build in one work folder; `source/` is there."""
+
+    def __init__(self, work: Path, order: Order, shop: Workshop) -> None:
+        self.work, self.tree = work, work / "tree"
+        self._source, self._order, self._shop = work / "source", order, shop
+        self._secrets = tuple(order.secrets.values())
+        self._environ = tool_environ(shop.host, order.secrets)
+        self._deadline = monotonic_s() + shop.timeout_s
+
+    async def run(self, stage: Stage) -> Manifest:
+        """Make `tree/` and return its manifest; `stage` hears of each step.
+
+        Raises Blocked, Failed, TreeRefused and OSError.
+        """
+        appfile = read_appfile(self._source, self._order.app)
+        if appfile.build.command:
+            await stage("building", f"running `{_short(appfile.build.command)}`")
+            await self._run_command(appfile.build.command)
+        content = self._output(appfile)
+        plan = self._plan(appfile, content)
+        if plan.dependencies is not None:
+            await stage("building", f"installing the packages of {plan.dependencies.source}")
+        facts: dict[str, object] = {"python": platform.python_version()} if plan.kind is Kind.PYTHON else {}
+        await in_thread(self._copy, plan, appfile, content)
+        if plan.dependencies is not None:
+            facts |= await self._install(plan.dependencies, content)
+        await stage("validating", "reading what was built")
+        return await self._validated(appfile, plan, facts)
+
+    def _plan(self, appfile: AppFile, content: Path) -> Plan:
+        requirements = _text(content / REQUIREMENTS) or _text(self._source / REQUIREMENTS)
+        plan = plan_build(appfile, requirements, _text(content / PYPROJECT) or _text(self._source / PYPROJECT))
+        if isinstance(plan, Problem):
+            raise Blocked(plan)
+        return plan
+
+    async def _run_command(self, command: str) -> None:
+        """The explicit build command, in the unpacked source, which is this build's own copy."""
+        ran = await self._tool(("sh", "-c", command), self._source, {})
+        if ran.succeeded:
+            return
+        problem = Problem(
+            "build-command-failed",
+            "The build command failed",
+            f"`{_short(command)}` ended with exit code {ran.exit_code}",
+            "Run it yourself in a clean copy of the source, correct it, then deploy again.",
+            422,
+            {"exit_code": ran.exit_code},
+        )
+        raise Failed(problem, _last(ran))
+
+    def _output(self, appfile: AppFile) -> Path:
+        """The folder with what will run or be served."""
+        content = self._source / appfile.build.output
+        if appfile.static is not None:
+            content = content / appfile.static.root
+        if not content.is_dir():
+            key = "[static] root" if appfile.static else "[build] output"
+            shown = content.relative_to(self._source).as_posix()
+            hint = f"Correct `{key}` in {APPFILE_NAME}, or let the build command write that folder."
+            raise Blocked(
+                Problem("build-output-missing", "The build left no output", f"no folder `{shown}`", hint, 422)
+            )
+        if not content.resolve().is_relative_to(self._source.resolve()):
+            hint = "Let the build command copy files instead of linking them."
+            raise Blocked(
+                Problem("build-output-outside", "The output leads out of the source", str(content), hint, 422)
+            )
+        return content
+
+    def _copy(self, plan: Plan, appfile: AppFile, content: Path) -> None:
+        app = self.tree / APP
+        if plan.kind is not Kind.STATIC:
+            copy_tree(content, app)
+            return
+        copy_site_files(content, app / PUBLIC)
+        shutil.copyfile(serve.__file__, app / SERVER)
+        spa = appfile.static is not None and appfile.static.spa
+        if not (app / PUBLIC / "index.html").is_file():
+            where = "that every page of a `spa` is answered with" if spa else "for its front page"
+            detail = f"the site has no index.html at its top, {where}"
+            hint = "Add index.html, or set `[static] root` to the folder that has it."
+            raise Blocked(Problem("static-index-missing", "The site has no front page", detail, hint, 422))
+
+    async def _install(self, wanted: Dependencies, content: Path) -> dict[str, object]:
+        """Install the packages into `site/`; the facts about them."""
+        wheels, site = self.work / "wheels", self.tree / SITE
+        await in_thread(wheels.mkdir)
+        sdk = await in_thread(write_sdk_wheel, wheels)
+        constraints, requirements = self.work / "constraints.txt", content / wanted.file if wanted.file else None
+        # an address is stronger than any version that a registry may offer under the same name
+        constraints.write_text(f"{SDK} @ {sdk.as_uri()}\n")
+        if requirements is None or not requirements.is_file():
+            requirements = self._source / wanted.file if wanted.file else self.work / "requirements.txt"
+        if not wanted.file:
+            requirements.write_text("\n".join([*wanted.listed, ""]))
+        site.mkdir()
+        command = pip_command(
+            self._shop.pip_python,
+            site=str(site),
+            wheels=str(wheels),
+            constraints=str(constraints),
+            requirements=str(requirements),
+        )
+        ran = await self._tool(command, requirements.parent if wanted.file else content, PIP_ENVIRON)
+        if not ran.succeeded:
+            problem = pip_problem(ran.lines, wanted.source)
+            blocked = problem.code == "python-version-unsupported"
+            raise (Blocked if blocked else Failed)(problem, _last(ran))
+        installed = await in_thread(normalise_site, site)
+        facts: dict[str, object] = {"distributions": [list(each) for each in installed], "packages_from": wanted.source}
+        if any(native_files(site)):
+            facts["native"] = f"{platform.system().lower()}-{platform.machine()}"
+        return facts
+
+    async def _validated(self, appfile: AppFile, plan: Plan, facts: dict[str, object]) -> Manifest:
+        uses_sdk = (self.tree / SITE / "moorage_app").is_dir()
+        problem = check_process(plan.process, plan.kind, self.tree)
+        if problem is not None:
+            raise Blocked(problem)
+        state = await read_state(
+            appfile,
+            self.tree,
+            uses_sdk=uses_sdk,
+            python=self._shop.app_python,
+            environ=self._environ,
+            secrets=self._secrets,
+            work=self.work,
+            timeout_s=min(SCHEMA_TIMEOUT_S, self._left()),
+        )
+        files = await in_thread(hash_tree, self.tree)
+        total = sum(entry.size for entry in files)
+        if total > self._shop.total_max_bytes:
+            detail = f"{total} bytes; {self._shop.total_max_bytes} are allowed"
+            hint = "Leave out what the app does not need to run."
+            raise Blocked(Problem("artifact-too-large", "The artifact is too large", detail, hint, 422))
+        public = f"{APP}/{PUBLIC}/"
+        assets = tuple(f"/{e.path.removeprefix(public)}" for e in files if e.path.startswith(public))
+        return Manifest(
+            app=appfile.name,
+            kind=plan.kind,
+            process=plan.process,
+            files=files,
+            depth=Depth.SDK if uses_sdk else Depth.PLAIN,
+            state=state.entries,
+            migrations=appfile.migrations,
+            assets=assets if plan.kind is Kind.STATIC and len(assets) <= ASSETS_NAMED_MAX_COUNT else (),
+            source=dict(self._order.source_facts),
+            facts={**facts, **_told(appfile, state, uses_sdk), "file_count": len(files), "total_bytes": total},
+        )
+
+    async def _tool(self, argv: Sequence[str], folder: Path, more: Mapping[str, str]) -> Ran:
+        """Run a tool within what is left of the build's time. Raises Failed for a deadline or a full disk."""
+        environ = {**self._environ, **more, "TMPDIR": str(await in_thread(_scratch, self.work))}
+        ran = await run_tool(
+            argv, folder=folder, environ=environ, timeout_s=self._left(), secrets=self._secrets, mark=self.work
+        )
+        if ran.exit_code is None:
+            detail = f"`{_short(' '.join(argv[-1:]))}` was ended after {self._shop.timeout_s:g} s for the whole build"
+            hint = "Make the build faster; packages that are compiled can be given as wheels."
+            raise Failed(Problem("build-timeout", "The build took too long", detail, hint, 504), _last(ran))
+        if not ran.succeeded and any(text in line.lower() for line in ran.lines for text in FULL_TEXTS):
+            raise disk_full(_full_line(ran), _last(ran))
+        return ran
+
+    def _left(self) -> float:
+        return max(self._deadline - monotonic_s(), 0.0)
+
+
+def read_appfile(source: Path, app: str) -> AppFile:
+    """The app file of an unpacked source. Raises Blocked with the parser's problem, or when it names another app."""
+    place = source / APPFILE_NAME
+    if not place.is_file():
+        raise Blocked(missing_appfile("the source"))
+    with place.open("rb") as handle:
+        answer = parse_appfile(handle.read(APPFILE_MAX_BYTES + 1))
+    if isinstance(answer, Problem):
+        raise Blocked(answer)
+    if answer.name != app:
+        assert check_name(answer.name) is None
+        detail = f"{APPFILE_NAME} says `{answer.name}`, the deployment is of `{app}`"
+        hint = f"Deploy it as `{answer.name}`, or change `name` in {APPFILE_NAME}."
+        raise Blocked(Problem("appfile-other-app", "The source is of another app", detail, hint, 422))
+    return answer
+
+
+def _told(appfile: AppFile, state: State, uses_sdk: bool) -> dict[str, object]:
+    """What the app file says and later decisions need, and how well the state is known."""
+    facts: dict[str, object] = {
+        "store": uses_sdk if appfile.store is None else appfile.store,
+        "checks": {"process": "built", "state": "built" if state.source else "none declared"},
+    }
+    if state.source:
+        facts["state"] = {"level": "built", "source": state.source, "hash": state.hash, "fields": len(state.entries)}
+    if uses_sdk:
+        facts["sdk"] = sdk_version()
+    if appfile.build.command:
+        facts["build_command"] = appfile.build.command
+    promotion = appfile.promotion
+    told = {"mode": promotion.mode, "bake_s": promotion.bake_s, "drain_deadline_s": promotion.drain_deadline_s}
+    return facts | {f"promotion_{key}": value for key, value in told.items() if value is not None}
+
+
+def _scratch(work: Path) -> Path:
+    """Temporary files of tools lie in the work folder, on the disk that was chosen for builds, and go with it."""
+    folder = work / "tmp"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def _text(place: Path) -> str | None:
+    """The text of a small file, None when there is none. Raises Blocked for one that is no text."""
+    if not place.is_file():
+        return None
+    with place.open("rb") as handle:
+        data = handle.read(TEXT_MAX_BYTES + 1)
+    try:
+        if len(data) <= TEXT_MAX_BYTES:
+            return data.decode("utf-8")
+        why = f"more than {TEXT_MAX_BYTES} bytes"
+    except UnicodeDecodeError:
+        why = "not UTF-8"
+    hint = f"Correct {place.name}."
+    raise Blocked(
+        Problem(
+            "python-dependencies-unreadable", "The app's packages cannot be told", f"{place.name}: {why}", hint, 422
+        )
+    )
+
+
+def _full_line(ran: Ran) -> str:
+    return next(line for line in reversed(ran.lines) if any(text in line.lower() for text in FULL_TEXTS))
+
+
+def _short(command: str) -> str:
+    line = " ".join(command.split())
+    return line if len(line) <= 80 else f"{line[:79]}…"
+
+
+def _last(ran: Ran) -> tuple[str, ...]:
+    return ran.lines[-LOG_TAIL_LINES_COUNT:]
