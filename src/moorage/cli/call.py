@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 KEY_SUFFIX_MAX_CHARS = 8  # `.promote`: a verb of two mutations derives the second key from the first
 RETRY_PAUSES_S = (0.2, 0.5, 1.0)  # a control plane that its supervisor restarts is back within two seconds
+NOT_NOW_STATUSES = frozenset({502, 503, 504})  # no answer, or none now: the same call may succeed later
 ACKNOWLEDGEMENT_CODES = frozenset({"acknowledgement-required", "acknowledgement-stale"})
 
 
@@ -110,7 +111,9 @@ class Call:
         for pause_s in RETRY_PAUSES_S:
             try:
                 return await send()
-            except Unavailable:
+            except Unavailable as lost:
+                if lost.problem.status not in NOT_NOW_STATUSES:
+                    raise
                 await pause(jitter(pause_s))
         return await send()
 
@@ -207,9 +210,9 @@ def exit_of(wrong: MoorageError) -> Exit:
     """The exit code of an error."""
     if wrong.problem.code in ACKNOWLEDGEMENT_CODES:
         return Exit.ACKNOWLEDGEMENT
-    if isinstance(wrong, Unavailable):
-        return Exit.UNEXPECTED if wrong.problem.status == 500 else Exit.UNREACHABLE
-    return Exit.UNEXPECTED if wrong.problem.code == "answer-not-understood" else Exit.REFUSED
+    if isinstance(wrong, Unavailable) and wrong.problem.status in NOT_NOW_STATUSES:
+        return Exit.UNREACHABLE
+    return Exit.UNEXPECTED if wrong.problem.status == 500 else Exit.REFUSED
 
 
 async def _attempt(verb: Callable[..., Awaitable[Exit | None]], call: Call, arguments: dict[str, Any]) -> Exit | None:

@@ -50,9 +50,11 @@ async def follow(call: Call, id: str) -> OperationView:
     return view
 
 
-async def show_children(call: Call, parent: OperationView) -> list[OperationView]:
-    """Show what an operation has started, as far as it is, with its account. Nothing is waited for here: the parent
-    has waited as long as it is worth, and a drain may take hours."""
+async def show_moves(call: Call, parent: OperationView) -> list[OperationView]:
+    """Show what an operation has started (a hand-over, a drain), as far as it is, and the account of the sessions.
+
+    Nothing is waited for here: the parent has waited as long as it is worth, and a drain may take hours.
+    """
     found = []
     for id in parent.children:
         child = await _operation(call, id, after=-1, wait_s=0)
@@ -65,6 +67,9 @@ async def show_children(call: Call, parent: OperationView) -> list[OperationView
         if not child.finished:
             call.screen.say(f"It goes on: {command('moorage', 'ops', id, '--follow')}")
         found.append(child)
+    own = account_of(parent)
+    if own is not None and not any(account_of(child) for child in found):  # the same one is not shown twice
+        show_account(call.screen, own)
     return found
 
 

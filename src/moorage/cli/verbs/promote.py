@@ -142,15 +142,11 @@ async def carry_out(call: Call, app: str, number: int, wish: Wish) -> Exit:
 
 async def _follow(call: Call, id: str, report: PromotionReport, wish: Wish) -> Exit:
     """Follow to the end, then tell what became of the sessions."""
-    from moorage.cli.account import account_of, show_account
-    from moorage.cli.follow import follow, problem_of, show_children
+    from moorage.cli.follow import follow, problem_of, show_moves
 
     call.screen.say()
     operation = await follow(call, id)
-    children = await show_children(call, operation)
-    own = account_of(operation)
-    if own is not None and not any(account_of(child) for child in children):
-        show_account(call.screen, own)
+    children = await show_moves(call, operation)
     call.screen.document({"operation": operation, "children": children, "report": report}, line=True)
     if not operation.succeeded:
         problem = problem_of(operation)

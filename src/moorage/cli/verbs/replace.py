@@ -61,18 +61,14 @@ async def _confirm(call: Call, app: str) -> None:
 
 async def _finish(call: Call, started: OperationRef, *, wait: bool, done: str) -> Exit:
     """Follow an operation that was started, and say how it ended."""
-    from moorage.cli.account import account_of, show_account
-    from moorage.cli.follow import follow, problem_of, show_children
+    from moorage.cli.follow import follow, problem_of, show_moves
 
     if not wait:
         call.screen.document(started)
         call.screen.say(f"Started: {command('moorage', 'ops', started.operation, '--follow')}")
         return Exit.OK
     operation = await follow(call, started.operation)
-    children = await show_children(call, operation)
-    account = account_of(operation)
-    if account is not None:
-        show_account(call.screen, account)
+    children = await show_moves(call, operation)
     call.screen.document({"operation": operation, "children": children}, line=True)
     if not operation.succeeded:
         call.screen.remark(problem_of(operation))
