@@ -331,15 +331,6 @@ async def end_leftovers(state_path: Path) -> tuple[int, ...]:
     return tuple(pid for pid, _ in left)
 
 
-def start_detached(argv: Sequence[str], *, environ: Mapping[str, str], log_path: Path) -> int:
-    """Start a process in a session of its own that outlives this one (`moorage up --detach`); its pid."""
-    log_path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with open(log_path, "ab", buffering=0) as log:
-        return subprocess.Popen(
-            argv, env=dict(environ), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-        ).pid
-
-
 def tail(path: Path, size_bytes: int = LOG_TAIL_BYTES) -> str:
     """The last lines of a log, whole ones, up to this many bytes."""
     try:
