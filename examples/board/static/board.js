@@ -16,6 +16,7 @@ const NAMES = {
 };
 const PEOPLE_SHOWN = 5;
 const GAP = 16;
+const STORY_SHOWN = 8;
 const LETTERS = 280;
 
 const $ = (id) => document.getElementById(id);
@@ -262,7 +263,7 @@ function drawStory(welcome) {
     ...fact("Environment", welcome.environment),
   );
   $("story").replaceChildren(
-    ...story.map(({ at, text }, i) => {
+    ...story.slice(0, STORY_SHOWN).map(({ at, text }, i) => {
       const item = make("li", { className: i === 0 ? welcome.outcome : "" });
       item.append(text, make("time", { dateTime: at.toISOString(), textContent: at.toLocaleTimeString([], { timeStyle: "medium" }) }));
       return item;

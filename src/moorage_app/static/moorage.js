@@ -332,7 +332,7 @@ function sentence(event, labels) {
     case "resumed":
       return `Resumed from the session store${where}${names(event.restored, labels)}`;
     case "fresh":
-      return `Started fresh${where}: ${REASONS[event.reason] ?? event.reason}${event.detail ? ` (${event.detail})` : ""}`;
+      return `Started fresh${where}: ${REASONS[event.reason] ?? event.reason}${detail(event, labels)}`;
     case "handed_over":
       return `Stored and handed over${where}`;
     case "ended":
@@ -342,6 +342,11 @@ function sentence(event, labels) {
     default:
       return event.event;
   }
+}
+
+function detail(event, labels) {
+  if (!event.detail) return "";
+  return ` (${Object.entries(labels).reduce((text, [name, label]) => text.replaceAll(name, label), event.detail)})`;
 }
 
 // "board:draft:v1.text" and "board:draft:v1.colour" become ": draft text and draft colour kept".
