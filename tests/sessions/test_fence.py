@@ -163,6 +163,27 @@ async def test_a_crowd_that_reconnects_at_once_is_fenced(store: Store) -> None:
     assert values == ["new"] * 32
 
 
+async def test_endless_script_does_not_hold_up_the_fence(store: Store) -> None:
+    async with store.admin() as admin, store.client() as old:
+        await old.ping()
+        endless = asyncio.create_task(old.eval("while true do end", 0))
+        await wait_until(lambda: _is_busy(admin))
+        evidence = await admin.fence("alc_old")
+        assert evidence.killed == 1
+        with pytest.raises(ValkeyError):
+            await endless
+
+
+async def _is_busy(admin: StoreAdmin) -> bool:
+    try:
+        await admin.ping()
+    except StoreRefused as refused:
+        return refused.problem.detail.startswith("BUSY")
+    except StoreDown:
+        return False
+    return False
+
+
 async def test_unfence_admits_again_and_only_whom_it_knows(store: Store) -> None:
     async with store.admin() as admin:
         await admin.fence("alc_old")

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from moorage.runner.record import Place, read_record
-from moorage.runner.stores.config import StoreRecord, read_store_record, write_store_record
+from moorage.system.files import write_private
 
+UNWANTED_NAME = "unwanted-since"  # a file of its own: the store's record has one writer, its run
 LOGS_KEPT_COUNT = 10
 LOGS_KEPT_S = 24 * 3600
 STORE_KEPT_S = 24 * 3600  # a person who destroyed the wrong environment has a day to notice
@@ -58,22 +59,23 @@ def sweep_stores(root: Path, known: Collection[str], now_ms: int) -> tuple[str, 
     """
     gone = []
     for folder in _folders(root):
-        record = read_store_record(folder)
-        if record is None:
-            continue
+        mark = folder / UNWANTED_NAME
         if folder.name in known:
-            _mark(folder, record, None)
-        elif record.unwanted_ms is None:
-            _mark(folder, record, now_ms)
-        elif now_ms - record.unwanted_ms > STORE_KEPT_S * 1000:
+            mark.unlink(missing_ok=True)
+        elif not mark.exists():
+            write_private(mark, str(now_ms).encode())
+        elif now_ms - _milliseconds(mark, otherwise=now_ms) > STORE_KEPT_S * 1000:
             shutil.rmtree(folder, ignore_errors=True)
             gone.append(folder.name)
     return tuple(gone)
 
 
-def _mark(folder: Path, record: StoreRecord, unwanted_ms: int | None) -> None:
-    if record.unwanted_ms != unwanted_ms:
-        write_store_record(folder, record.model_copy(update={"unwanted_ms": unwanted_ms}))
+def _milliseconds(mark: Path, *, otherwise: int) -> int:
+    try:
+        return int(mark.read_text())
+    except (OSError, ValueError):
+        mark.unlink(missing_ok=True)  # unreadable: the time begins anew
+        return otherwise
 
 
 def _folders(root: Path) -> list[Path]:

@@ -114,6 +114,7 @@ class StoreAdmin:
         FenceFailed when a connection survived: then nobody may be admitted.
         """
         start, killed = monotonic_s(), 0
+        await self._end_script()
         for _ in range(FENCE_ROUNDS_COUNT):
             await self.command("ACL", "SETUSER", user, "off")
             killed += int(await self.command("CLIENT", "KILL", "USER", user))
@@ -165,6 +166,20 @@ class StoreAdmin:
                 await self.fence(name)
             case Remove(name):
                 await self.command("ACL", "DELUSER", name)  # ends its connections, too
+
+    async def _end_script(self) -> None:
+        """End a script that blocks the store: it would hold up the fence as long as it likes.
+
+        One that has written already cannot be ended; the store then refuses until it is restarted.
+        """
+        try:
+            await self.ping()
+        except StoreRefused as refused:
+            if not refused.problem.detail.startswith("BUSY"):
+                raise
+            await self.command(
+                *(("FUNCTION", "KILL") if "FUNCTION KILL" in refused.problem.detail else ("SCRIPT", "KILL"))
+            )
 
     async def _keep(self) -> bool:
         """Write the users into the store's file; False when the store refuses (no file configured, disk full)."""

@@ -143,7 +143,11 @@ class ProcessDriver:
         await _kill_all(identity if same_boot else None, mark)
 
     def stranger(self, host: str, port: int, instance: Instance | None) -> Stranger | None:
-        """See Driver."""
+        """See Driver. Looked for twice: a child of the instance that was just ending held the socket, too."""
+        first = self._look(host, port, instance)
+        return first if first is not None and self._look(host, port, instance) == first else None
+
+    def _look(self, host: str, port: int, instance: Instance | None) -> Stranger | None:
         found = _listeners(host, port)
         mine = {m.pid for m in instance.members()} if isinstance(instance, ProcessInstance) and found else set()
         for listener in found:

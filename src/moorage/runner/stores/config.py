@@ -14,16 +14,16 @@ from moorage.wire.runner import DesiredStore
 
 STORE_MEMORY_MAX_BYTES = 512 << 20  # beyond it the store refuses writes (OOM); it never throws sessions away
 STORE_CLIENTS_MAX_COUNT = 10_000
+SCRIPT_BUSY_MS = 1000  # an app's script that runs longer can be ended, so that the fence can pass
 CONFIG_NAME, USERS_NAME, RECORD_NAME, LOG_NAME = "valkey.conf", "users.acl", "store.json", "valkey.log"
 
 
 class StoreRecord(Message):
-    """What is remembered of a store: `unwanted_ms` is when nothing desired it any more (Unix ms)."""
+    """What is remembered of a store."""
 
     format: Literal[1] = 1
     desired: DesiredStore
     identity: Identity | None = None
-    unwanted_ms: int | None = None
 
 
 def render_config(folder: Path, port: int, *, host: str = "127.0.0.1") -> str:
@@ -46,6 +46,7 @@ def render_config(folder: Path, port: int, *, host: str = "127.0.0.1") -> str:
         "tcp-keepalive": 60,
         "loglevel": "notice",
         "logfile": '""',
+        "busy-reply-threshold": SCRIPT_BUSY_MS,
         "always-show-logo": "no",
         "enable-debug-command": "no",
         "enable-module-command": "no",
