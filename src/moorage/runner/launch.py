@@ -19,6 +19,7 @@ from moorage.domain.errors import Problem
 PATH_DEFAULT = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 LANG_DEFAULT = "C.UTF-8"
 _PYTHON_NAME = re.compile(r"python(3(\.\d+)?)?")
+_PYTHON_DEFAULTS = {"PYTHONUNBUFFERED": "1", "PYTHONNOUSERSITE": "1"}  # output is not held back from the log
 _VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
 
 
@@ -76,7 +77,7 @@ def plan_launch(
         return _failed("The command is empty.")
     if kind in ("python", "static"):
         words = _python_words(words, layout, around)
-        base = _python_environ(given, layout) | base
+        base = _PYTHON_DEFAULTS | base | _python_environ(given, layout)
     elif _PYTHON_NAME.fullmatch(words[0]) and words[0] == "python":
         words[0] = around.python  # hosts that only have `python3` run the same command
     return Launch(tuple(words), base, layout.folder)
@@ -95,13 +96,10 @@ def _python_words(words: list[str], layout: Layout, around: Surroundings) -> lis
 
 
 def _python_environ(given: Mapping[str, str], layout: Layout) -> dict[str, str]:
-    """Reading an artifact must not change it: no byte code is written. Output is not held back from the log."""
-    own = {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1", "PYTHONNOUSERSITE": "1"}
-    paths = [str(layout.tree / "site")] if layout.has_site else []
-    if paths and given.get("PYTHONPATH"):
-        own["PYTHONPATH"] = ":".join([*paths, given["PYTHONPATH"]])
-    elif paths:
-        own["PYTHONPATH"] = paths[0]
+    """Reading an artifact must not change it, so no byte code is written. Its packages come first."""
+    own = {"PYTHONDONTWRITEBYTECODE": "1"}
+    if layout.has_site:
+        own["PYTHONPATH"] = ":".join([str(layout.tree / "site"), *filter(None, [given.get("PYTHONPATH")])])
     return own
 
 
