@@ -18,7 +18,7 @@ import httpx
 from moorage.client.api import Api
 from moorage.client.http import Http
 from moorage.system.rand import new_secret
-from moorage.wire.api import OperationView
+from moorage.wire.api import AllocationView, OperationView
 
 COMMAND_TIMEOUT_S = 180.0
 MOORAGE = (sys.executable, "-m", "moorage.main")
@@ -78,6 +78,47 @@ class Platform:
     async def run(self, *words: str, cwd: Path | None = None) -> Answer:
         """The same without blocking the event loop: clients go on typing."""
         return await asyncio.to_thread(self.cli, *words, cwd=cwd)
+
+    async def deploy(self, folder: Path) -> tuple[str, int]:
+        """Deploy a folder to `preview_ready`; the app's name and the deployment's number."""
+        answer = await self.run("deploy", str(folder), "--json")
+        assert answer.code == 0, answer.out + answer.err
+        return answer.json["app"], answer.json["input"]["deployment"]
+
+    async def promote(self, app: str, number: int, *flags: str) -> OperationView:
+        """Promote with the command line; the finished operation, whatever it ended as."""
+        await self.run("promote", app, "--deployment", str(number), "--json", *flags)
+        async with self.api() as api:
+            operations = [o for o in await api.operations(app) if o.kind == "promotion"]
+        return await self.finished(operations[0].id)
+
+    async def serve(self, folder: Path, *flags: str) -> tuple[str, int]:
+        """Deploy and promote a folder; fails unless it is healthy."""
+        app, number = await self.deploy(folder)
+        view = await self.promote(app, number, *flags)
+        assert view.state == "healthy", view.problem
+        return app, number
+
+    async def newest(self, app: str, *kinds: str) -> OperationView:
+        """The newest operation of one of these kinds, waited for."""
+        async with self.api() as api:
+            found = [o for o in await api.operations(app) if o.kind in kinds]
+        return await self.finished(found[0].id)
+
+    async def allocation(self, app: str, *, environment: str = "production") -> AllocationView:
+        """The one allocation that serves the app in this environment now."""
+        async with self.api() as api:
+            found = [
+                a
+                for a in await api.allocations(app)
+                if a.environment == environment and a.state == "ready" and a.posture == "open"
+            ]
+        assert len(found) == 1, found
+        return found[0]
+
+    def host(self, app: str) -> str:
+        """The Host header of an app's production route."""
+        return f"{app}.localhost:{self.http_port}"
 
     def get(self, host: str, path: str = "/", **more: Any) -> httpx.Response:
         """A request through the edge; `host` without port."""

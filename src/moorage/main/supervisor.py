@@ -54,8 +54,7 @@ def _child(entry: Mapping[str, Any]) -> Child:
         log_path=Path(entry["log"]),
         ready=_ready(entry["ready"]),
         depends_on=tuple(entry["depends_on"]),
-        stop_signal=signal.Signals(entry["stop_signal"]),
-        parent_death_signal=signal.Signals(entry["stop_signal"]),
+        parent_death_signal=signal.Signals[entry["parent_death_signal"]],
     )
 
 

@@ -28,6 +28,7 @@ from moorage.system.files import write_private
 from moorage.system.lock import Holder, lock_holder
 from moorage.system.proc import free_port, is_alive
 from moorage.system.settings import Settings, inherited_environ, prepare_home, with_ports
+from moorage.system.supervise import end_leftovers
 
 UP_TIMEOUT_S = 60.0
 DOWN_TIMEOUT_S = 60.0
@@ -45,7 +46,7 @@ class Started:
     after_s: float
 
 
-def prepare(settings: Settings, *, quiet: bool) -> tuple[Settings, Path]:
+async def prepare(settings: Settings, *, quiet: bool) -> tuple[Settings, Path]:
     """Make everything that the processes need; the settings with real ports, and the path of the plan.
 
     Raises Refused: `already-running`, `port-taken`, `home-not-writable`, `binary-missing`, `platform-unsupported`.
@@ -54,6 +55,7 @@ def prepare(settings: Settings, *, quiet: bool) -> tuple[Settings, Path]:
     holder = lock_holder(settings.paths.lock)
     if holder:
         raise Refused(already_running(settings, holder))
+    await end_leftovers(settings.paths.processes)  # of a supervisor that was killed: they hold the ports
     settings = with_ports(settings)
     keys = load_keys(settings.paths.keys)
     plan = _plan(settings, keys, quiet=quiet)
@@ -147,7 +149,8 @@ def _child(
         "log": str(settings.paths.logs / f"{name}.log"),
         "ready": ready,
         "depends_on": [],
-        "stop_signal": "SIGTERM",
+        # HAProxy keeps nothing that it could lose: a frozen one must not hold the port against the next `up`.
+        "parent_death_signal": "SIGKILL" if name == "haproxy" else "SIGTERM",
     }
 
 

@@ -32,14 +32,14 @@ async def up(
     """Start the platform on this machine: control, edge, runner and their servers."""
     from moorage.main import up as platform
 
-    flags = {
+    flags: dict[str, object] = {
         "home": call.flags.home,
         "bind": bind,
         "base_domain": base_domain,
         "http_port": port,
         "api_port": 0 if api_port is None and port == 0 else api_port,
     }
-    settings, plan = platform.prepare(_settings(flags), quiet=detach)
+    settings, plan = await platform.prepare(_settings(flags), quiet=detach)
     if not detach:
         platform.run_attached(plan)
     started = platform.run_detached(settings, plan)
