@@ -269,7 +269,19 @@ class Notes(SharedState, id="board:notes:v1"):
     items: list[dict[str, Any]] = []
 
 
+class Visits(SharedState, id="board:visits:v1"):
+    count: int = 0
+
+
 live = Live()
+
+
+@live.entered
+async def count_visit(session):
+    def add(visits):
+        visits.count += 1
+
+    await session.change(Visits, add)
 
 
 @live.action

@@ -326,6 +326,8 @@ async def test_a_repeated_action_counts_once(valkey: ValkeyProcess, platform: Pl
         await sent
         notes = json.loads(await platform.admin.get(contract.shared_key("board:notes:v1")))
         assert [note["text"] for note in notes["value"]["items"]] == ["first", "second"]
+        visits = json.loads(await platform.admin.get(contract.shared_key("board:visits:v1")))
+        assert visits["value"] == {"count": 2}  # what the app does by itself is never taken for a repetition
         await someone.leave()
 
 

@@ -197,7 +197,7 @@ class Connection:
             "detail": session.detail,
             "restored": session.restored[:NAMES_COUNT],
             "defaults": session.defaults[:NAMES_COUNT],
-            "seq": session.seq,
+            "seq": session.applied,
             "app": place.app,
             "environment": place.environment,
             "allocation": place.allocation,
@@ -243,19 +243,25 @@ class Connection:
     async def _apply(self, text: str | None) -> None:
         message = read_message(text)
         match message:
-            case SetField() | Act() if message.seq <= self.session.seq:
+            case SetField() | Act() if message.seq <= self.session.applied:
                 self.post({"type": "ack", "seq": min(message.seq, self.session.record.seq)})
             case SetField():
                 self.session.begin(message.seq)
-                self._answer(message.seq, self._set(message))
+                self._finish(message.seq, self._set(message))
             case Act():
-                self.session.begin(message.seq)
-                self._answer(message.seq, await self._act(message))
+                self._finish(message.seq, await self._act(message))
             case Pulse():
                 pass
             case Hello() | NotUnderstood():
                 self._outbox.close(CLOSE_PROTOCOL)
                 self._ended.set()
+
+    def _finish(self, seq: int, failure: Exception | None) -> None:
+        """A message that met an unavailable store or a lost session is not done: the client sends it again."""
+        undone = isinstance(failure, StoreUnavailableError | SessionLostError)
+        self.session.finish(applied=not undone)
+        if not isinstance(failure, StoreUnavailableError):
+            self._answer(seq, failure)
 
     def _set(self, message: SetField) -> Exception | None:
         try:
@@ -271,13 +277,13 @@ class Connection:
             return Refused("unknown-action", f"this app has no action {message.name!r}")
         pause = RETRY_S
         while True:
+            self.session.begin(message.seq)
             failure = await run_authors(f"action {message.name}", action(self.session, message.data))
             if not isinstance(failure, StoreUnavailableError) or self._ended.is_set():
                 return failure
             self.post({"type": "store", "available": False})
             await asyncio.sleep(pause * jitter(0.8, 1.2))
             pause = min(RETRY_MAX_S, pause * 2)
-            self.session.begin(message.seq)
 
     def _answer(self, seq: int, failure: Exception | None) -> None:
         match failure:
@@ -285,8 +291,8 @@ class Connection:
                 return
             case SessionLostError(reason=reason):
                 self.lose(reason)
-            case MoorageAppError():
-                self.post({"type": "refused", "seq": seq, "code": failure.code, "message": str(failure)})
+            case MoorageAppError(code=code):
+                self.post({"type": "refused", "seq": seq, "code": code, "message": str(failure)})
             case _:
                 message = "The app could not do this; its log says why."
                 self.post({"type": "refused", "seq": seq, "code": "action-failed", "message": message})
@@ -303,7 +309,7 @@ class Connection:
                     self.lose(lost.reason)
                 return
             except ValueRefusedError as error:
-                self._answer(self.session.seq, error)
+                self._answer(self.session.applied, error)
                 self._tell_changes()
                 continue
             except StoreUnavailableError:

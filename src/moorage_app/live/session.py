@@ -49,8 +49,9 @@ class Session:
         self._setting_for_client = False
         self._shown: dict[str, Any] = {}
         self._send: Callable[[Mapping[str, Any]], None] | None = None
-        self._changes_in_action = 0
-        self.seq = entry.record.seq  # the client's last change applied here
+        self._changes_in_action, self._acting = 0, False
+        self.seq = entry.record.seq  # of the client's message that is being applied, or was applied last
+        self._applied = entry.record.seq  # of the last one whose effects are complete: what may be acknowledged
         self.outcome: Outcome = entry.record.outcome
         self.reason, self.detail = entry.record.reason, entry.record.detail
         self.restored, self.defaults = entry.restored, entry.defaults
@@ -106,8 +107,10 @@ class Session:
         client's message happens once, even when the client has to send it again after a hand-over or a crash (then
         `function` does not run and None comes back).
         """
-        self._changes_in_action += 1
-        key = f"{self.tag}:{self.seq}:{self._changes_in_action}"
+        key = None
+        if self._acting:  # what an app does by itself has no number to be recognised by
+            self._changes_in_action += 1
+            key = f"{self.tag}:{self.seq}:{self._changes_in_action}"
         return await self._service.cell(state).change(function, key)
 
     # ---- for the connection -----------------------------------------------------------------------------------
@@ -129,10 +132,21 @@ class Session:
         """The states the client may see."""
         return {i: s._dump() for i, s in self._by_id.items() if not s.declaration.private}
 
+    @property
+    def applied(self) -> int:
+        """The number of the client's last message whose effects are complete here."""
+        return self._applied
+
     def begin(self, seq: int) -> None:
-        """The client's change number `seq` is being applied now."""
-        self.seq, self._changes_in_action = seq, 0
-        self._dirty.set()
+        """The client's message number `seq` is being applied now."""
+        self.seq, self._changes_in_action, self._acting = seq, 0, True
+
+    def finish(self, *, applied: bool) -> None:
+        """That is over. If it was applied the record says so from now on, and then it is acknowledged."""
+        self._acting = False
+        if applied:
+            self._applied = self.seq
+            self._dirty.set()
 
     def set_for_client(self, state_id: str, field: str, value: Any) -> None:
         """A field set by the client. Raises like an assignment; private states do not exist for it."""
@@ -212,7 +226,7 @@ class Session:
             self._record,
             states={state_id: state._dump() for state_id, state in self._by_id.items()},
             revision=self._record.revision + 1,
-            seq=self.seq,
+            seq=self._applied,
             updated_ms=at_ms,
         )
         if parted is None:
