@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from moorage.cli.screen import Column, Screen, style_of
+from moorage.cli.screen import Screen, style_of
+from moorage.cli.table import Column
 from moorage.cli.words import ago, count_of, listed, plain, spaced
 
 if TYPE_CHECKING:

@@ -176,8 +176,12 @@ class _Stages:
         passed = lasted(until_ms - (self._operation.created_ms if last else stage.at_ms))
         total = " in all" if last else ""
         name = Text(f" {spaced(stage.state):<{_STATE_WIDTH_CHARS}} ", style="bold" if last else "")
-        note = Text(f"  {_one_line(stage.note)}" if stage.note else "", style="dim")
-        self._screen.say("  ", mark, name, Text(f"{passed:>8}{total}", style="dim"), note)
+        line = Text("  ") + mark + name + Text(f"{passed:>8}{total}", style="dim")
+        if stage.note:
+            line.append(f"  {_one_line(stage.note)}", style="dim")
+        if not last:  # how it ended is told whole; `moorage ops` has the rest
+            line.truncate(self._screen.console.width, overflow="ellipsis")
+        self._screen.say(line)
 
     def __rich__(self) -> Padding | Text:
         """The current stage with its time so far."""

@@ -9,13 +9,12 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, TextIO
 
-from rich.console import Console, RenderableType
-from rich.table import Table
+from rich.console import Console
 from rich.text import Text
 
+from moorage.cli.table import Column, fact_lines, table_lines
 from moorage.cli.words import plain
 from moorage.domain.errors import Problem
 from moorage.wire.problem import problem_document
@@ -33,16 +32,6 @@ _STYLES: Mapping[str, str] = {
     **dict.fromkeys(("blocked", "failed", "rejected", "lost", "settled_with_losses", "down", "fault"), _BAD),
     **dict.fromkeys(("stopped", "gone", "none", "-"), "dim"),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """A column: numbers stand right, a flexible one wraps when the terminal is narrow, a state is coloured."""
-
-    title: str
-    right: bool = False
-    flexible: bool = False
-    state: bool = False
 
 
 def style_of(word: str) -> str:
@@ -104,43 +93,31 @@ class Screen:
         if not found:
             self.say(empty or "Nothing to show.", style="dim")
             return
-        self._grid(grid(columns, found))
+        cells = [[_cell(value, column) for value, column in zip(row, columns, strict=True)] for row in found]
+        self._lines(table_lines(columns, cells, self._out.width))
 
     def facts(self, pairs: Iterable[tuple[str, object]]) -> None:
         """Names and values, one pair a line."""
         if self.for_programs:
             return
-        table = _bare()
-        table.add_column(no_wrap=True, style="dim")
-        table.add_column(overflow="fold")
-        for name, value in pairs:
-            table.add_row(name, value if isinstance(value, Text) else Text(plain(value)))
-        self._grid(table)
+        texts = [(name, value if isinstance(value, Text) else Text(plain(value))) for name, value in pairs]
+        self._lines(fact_lines(texts, self._out.width))
 
-    def show(self, what: RenderableType) -> None:
-        """Something that Rich renders, for people."""
-        if not self.for_programs:
-            self._out.print(what)
-
-    def _grid(self, table: Table) -> None:
-        """Print a table; into a pipe without the spaces that fill its last column."""
-        if self._out.is_terminal:
-            self._out.print(table)
-            return
-        with self._out.capture() as captured:
-            self._out.print(table)
-        self._stdout.writelines(line.rstrip() + "\n" for line in captured.get().splitlines())
+    def _lines(self, lines: Iterable[Text]) -> None:
+        for line in lines:
+            self._out.print(line, soft_wrap=True)
 
     def document(self, value: Any, *, line: bool = False) -> None:
         """The JSON document for programs; `line` writes it on one line, as the others of a stream."""
         if self.for_programs:
             text = json.dumps(as_json(value), ensure_ascii=False, indent=None if line else 2)
-            self._stdout.write(text + "\n")
+            # A file name may hold bytes that are no text; written like this they are JSON's own escapes.
+            self._stdout.write(text.encode("utf-8", "backslashreplace").decode() + "\n")
             self._stdout.flush()
 
-    def problem(self, problem: Problem, *, extra: Mapping[str, Any] | None = None) -> None:
+    def problem(self, problem: Problem) -> None:
         """Why it did not work: on stderr for people, the problem document on stdout for programs."""
-        self.document({**problem_document(problem), **(extra or {})}, line=True)
+        self.document(problem_document(problem), line=True)
         self.remark(problem)
 
     def remark(self, problem: Problem) -> None:
@@ -163,31 +140,12 @@ class Screen:
             (self._out if self.live else self._err).print(Text(plain(text), style="dim"), soft_wrap=True)
 
 
-def grid(columns: Sequence[Column], rows: Sequence[Sequence[object]]) -> Table:
-    """The table without borders."""
-    table = _bare(show_header=True)
-    for column in columns:
-        table.add_column(
-            column.title,
-            justify="right" if column.right else "left",
-            no_wrap=not column.flexible,
-            overflow="fold" if column.flexible else "ellipsis",
-        )
-    for row in rows:
-        table.add_row(*(_cell(value, column) for value, column in zip(row, columns, strict=True)))
-    return table
-
-
 def _cell(value: object, column: Column) -> Text:
     if isinstance(value, Text):
         return value
-    text = "-" if value is None or value == "" else plain(value)
+    text = "-" if value is None or value == "" else " ".join(plain(value).split())
     shown = text.replace("_", " ") if column.state else text
     return Text(shown, style=style_of(text) if column.state or text == "-" else "")
-
-
-def _bare(*, show_header: bool = False) -> Table:
-    return Table(box=None, show_header=show_header, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
 
 
 def _joined(parts: Sequence[str | Text], style: str) -> Text:

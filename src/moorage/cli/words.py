@@ -59,7 +59,7 @@ def short_digest(digest: str | None) -> str:
 
 def plain(text: object) -> str:
     """Text of others for a terminal: no escape sequences, no control characters but newline and tab."""
-    return _CONTROL.sub("", str(text))
+    return _CONTROL.sub("", str(text)).encode("utf-8", "backslashreplace").decode()
 
 
 def count_of(number: int, one: str, many: str = "") -> str:

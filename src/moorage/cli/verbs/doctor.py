@@ -70,7 +70,8 @@ def doctor_verb(more: Sequence[Check] = ()) -> Callable[[Call], Awaitable[Exit |
 def _show(call: Call, findings: Sequence[Finding], faults: int) -> None:
     from rich.text import Text
 
-    from moorage.cli.screen import Column, style_of
+    from moorage.cli.screen import style_of
+    from moorage.cli.table import Column
 
     items = [{name: getattr(f, name) for name in f.__slots__} for f in findings]
     call.screen.document({"ok": not faults, "items": items})

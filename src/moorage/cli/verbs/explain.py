@@ -43,7 +43,7 @@ async def _full_url(call: Call, text: str) -> str:
 def _show(call: Call, view: Explanation, now: int) -> None:
     from rich.text import Text
 
-    from moorage.cli.screen import Column
+    from moorage.cli.table import Column
 
     screen = call.screen
     screen.say(Text(view.url, style="bold"), f": {spaced(view.outcome)}")
@@ -72,8 +72,8 @@ def _show(call: Call, view: Explanation, now: int) -> None:
         screen.table(columns, [(e.id, "yes" if e.live else "no", e.applied_index, e.behind) for e in view.edges])
     if view.history:
         screen.say()
-        columns = [Column("EPOCH", right=True), Column("DEPLOYMENT", right=True), Column("ARTIFACT")]
-        columns += [Column("SINCE", right=True), Column("BY"), Column("OPERATION")]
+        columns = [Column("EPOCH", right=True), Column("DEPLOYMENT", right=True), Column("ARTIFACT", spare=True)]
+        columns += [Column("SINCE", right=True), Column("BY", spare=True), Column("OPERATION")]
         screen.table(columns, [_past(entry, now) for entry in view.history[:HISTORY_SHOWN_MAX_COUNT]])
 
 

@@ -45,13 +45,13 @@ async def ops(
 
 
 async def _list(call: Call, app: str | None) -> None:
-    from moorage.cli.screen import Column
+    from moorage.cli.table import Column
     from moorage.system.clock import now_ms
 
     found, now = await call.api.operations(app), now_ms()
     call.screen.document({"items": found})
-    columns = [Column("OPERATION"), Column("KIND"), Column("APP"), Column("STATE", state=True)]
-    columns += [Column("STARTED", right=True), Column("TOOK", right=True), Column("PROBLEM", flexible=True)]
+    columns = [Column("OPERATION"), Column("KIND"), Column("APP", spare=True), Column("STATE", state=True)]
+    columns += [Column("STARTED", right=True), Column("TOOK", right=True, spare=True), Column("PROBLEM", flexible=True)]
     rows = [
         (
             o.id,
@@ -71,7 +71,7 @@ async def _one(call: Call, id: str) -> Exit:
     """One operation as it is now."""
     from moorage.cli.account import account_of, show_account
     from moorage.cli.follow import kind_name, problem_of
-    from moorage.cli.screen import Column
+    from moorage.cli.table import Column
     from moorage.system.clock import now_ms
 
     operation, now = await call.api.operation(id), now_ms()

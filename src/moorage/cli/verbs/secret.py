@@ -57,7 +57,7 @@ async def set_secret(
 
 async def list_secrets(call: Call, app: AppArgument) -> Exit | None:
     """List an app's secrets, without their values."""
-    from moorage.cli.screen import Column
+    from moorage.cli.table import Column
     from moorage.system.clock import now_ms
 
     found, now = await call.api.secrets(checked_app(app)), now_ms()

@@ -20,7 +20,7 @@ OptionalApp = Annotated[str | None, typer.Argument(metavar="[APP]", help="Of thi
 
 async def status(call: Call) -> Exit | None:
     """Show the installation at a glance."""
-    from moorage.cli.screen import Column
+    from moorage.cli.table import Column
     from moorage.system.clock import now_ms
 
     view, now = await call.api.status(), now_ms()
@@ -77,7 +77,7 @@ def _edge(edge: EdgeView, now: int) -> tuple[object, ...]:
 
 async def apps(call: Call) -> Exit | None:
     """List the apps."""
-    from moorage.cli.screen import Column
+    from moorage.cli.table import Column
 
     found = await call.api.apps()
     call.screen.document({"items": found})
@@ -101,12 +101,17 @@ async def apps(call: Call) -> Exit | None:
 
 async def deployments(call: Call, app: AppArgument) -> Exit | None:
     """List an app's deployments, newest first."""
-    from moorage.cli.screen import Column
+    from moorage.cli.table import Column
     from moorage.system.clock import now_ms
 
     found, now = await call.api.deployments(checked_app(app)), now_ms()
     call.screen.document({"items": found})
-    columns = [Column("NUMBER", right=True), Column("STATE", state=True), Column("ARTIFACT"), Column("SOURCE")]
+    columns = [
+        Column("NUMBER", right=True),
+        Column("STATE", state=True),
+        Column("ARTIFACT"),
+        Column("SOURCE", spare=True),
+    ]
     columns += [Column("CREATED", right=True), Column("PREVIEW, OR WHY NOT", flexible=True)]
     rows = [
         (
@@ -133,17 +138,17 @@ def _source(deployment: DeploymentView) -> str:
 
 async def routes(call: Call) -> Exit | None:
     """List the route owners, and which edges do not have them yet."""
-    from moorage.cli.screen import Column
+    from moorage.cli.table import Column
 
     found = await call.api.routes()
     call.screen.document({"items": found})
     columns = [
-        Column("ROUTE", flexible=True),
+        Column("ROUTE"),
         Column("EPOCH", right=True),
         Column("APP"),
         Column("DEPLOYMENT", right=True),
     ]
-    columns += [Column("ARTIFACT"), Column("READY", right=True), Column("EDGES", flexible=True)]
+    columns += [Column("ARTIFACT", spare=True), Column("READY", right=True), Column("EDGES")]
     rows = [
         (
             r.route_key,
@@ -166,7 +171,7 @@ async def allocations(
     all: Annotated[bool, typer.Option("--all", help="Also the newest ones that are gone.")] = False,
 ) -> Exit | None:
     """List the allocations: running instances of deployments."""
-    from moorage.cli.screen import Column
+    from moorage.cli.table import Column
     from moorage.system.clock import now_ms
 
     found = await call.api.allocations(checked_app(app) if app else None, all=all)
@@ -174,7 +179,11 @@ async def allocations(
     call.screen.document({"items": found})
     columns = [Column("NUMBER", right=True), Column("APP"), Column("ENVIRONMENT"), Column("DEPLOYMENT", right=True)]
     columns += [Column("STATE", state=True), Column("POSTURE", state=True), Column("SOCKETS", right=True)]
-    columns += [Column("PID", right=True), Column("SINCE", right=True), Column("WHY", flexible=True)]
+    columns += [
+        Column("PID", right=True, spare=True),
+        Column("SINCE", right=True, spare=True),
+        Column("WHY", flexible=True),
+    ]
     rows = [
         (
             a.number,
@@ -204,7 +213,7 @@ def _why(allocation: AllocationView) -> str:
 
 async def sessions(call: Call, app: AppArgument) -> Exit | None:
     """Show an app's live sessions and its last accounts."""
-    from moorage.cli.screen import Column
+    from moorage.cli.table import Column
     from moorage.system.clock import now_ms
 
     view, now = await call.api.sessions(checked_app(app)), now_ms()
@@ -215,9 +224,9 @@ async def sessions(call: Call, app: AppArgument) -> Exit | None:
     )
     columns = [Column("SESSION"), Column("ALLOCATION", right=True), Column("DEPLOYMENT", right=True)]
     columns += [
-        Column("ATTACHED"),
+        Column("ATTACHED", spare=True),
         Column("OUTCOME", state=True),
-        Column("CHANGED", right=True),
+        Column("CHANGED", right=True, spare=True),
         Column("WHY", flexible=True),
     ]
     rows = [
