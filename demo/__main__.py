@@ -193,7 +193,11 @@ async def main() -> int:
     """Play; leave the platform running unless CI is set."""
     unattended = bool(os.environ.get("CI"))
     scene("Start the platform")
-    stage = await raise_curtain(free_ports=unattended)
+    try:
+        stage = await raise_curtain(free_ports=unattended)
+    except DemoFailedError as failed:
+        say(f"\n   ✗ {failed}")
+        return 1
     ended_well = False
     try:
         with tempfile.TemporaryDirectory() as work:

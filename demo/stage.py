@@ -74,11 +74,11 @@ class Stage:
         return text
 
     async def ask(self, *words: str, code: int = 0) -> Any:
-        """Run a command with --json and return its last document."""
+        """Run a command with --json that answers with one document."""
         answer = await asyncio.to_thread(_run, self.home, (*words, "--json"))
         if answer.returncode != code:
             raise DemoFailedError(f"moorage {' '.join(words)}: {answer.stdout}{answer.stderr}")
-        return json.loads(answer.stdout.strip().splitlines()[-1])
+        return json.loads(answer.stdout)
 
     async def newest(self, app: str, *kinds: str) -> OperationView:
         """The newest finished operation of one of these kinds, waited for."""
@@ -105,11 +105,11 @@ def _run(home: Path, words: tuple[str, ...]) -> subprocess.CompletedProcess[str]
 
 def fresh_home() -> Path:
     """The demo's own data directory, emptied; a platform that an earlier demo left running is stopped."""
-    home = Path(os.environ.get("MOORAGE_DEMO_HOME", ".demo")).resolve()
+    home = Path(os.environ.get("DEMO_HOME", ".demo")).resolve()
     if home.exists():
         if not (home / MARK).exists():
             raise DemoFailedError(
-                f"{home} exists and was not made by the demo; set MOORAGE_DEMO_HOME to another folder"
+                f"{home} exists and was not made by the demo; set DEMO_HOME to another folder"
             )
         _run(home, ("down",))
         shutil.rmtree(home)
