@@ -23,7 +23,6 @@ from moorage.build.plan import (
     PUBLIC,
     PYPROJECT,
     REQUIREMENTS,
-    SDK,
     SERVER,
     SITE,
     Dependencies,
@@ -32,6 +31,7 @@ from moorage.build.plan import (
     pip_command,
     pip_problem,
     plan_build,
+    with_own_sdk,
 )
 from moorage.build.sdk_wheel import sdk_version, write_sdk_wheel
 from moorage.build.tools import Ran, run_tool, tool_environ
@@ -43,10 +43,13 @@ from moorage.domain.errors import Problem
 from moorage.domain.limits import BUILD_TIMEOUT_S, LOG_TAIL_LINES_COUNT
 from moorage.domain.names import check_name
 from moorage.system.clock import monotonic_s
+from moorage.system.files import sha256_of
 
 ARTIFACT_TOTAL_MAX_BYTES = 4 << 30
 TEXT_MAX_BYTES = 1 << 20  # requirements.txt and pyproject.toml
 ASSETS_NAMED_MAX_COUNT = 2_000  # a site with more names none: the list only informs
+
+_REQUIREMENTS_AS_USED = ".moorage-requirements.txt"
 
 Stage = Callable[[str, str], Awaitable[None]]  # (stage, one line for people)
 _P = ParamSpec("_P")
@@ -174,13 +177,16 @@ class Assembly:
         wheels, site = self.work / "wheels", self.tree / SITE
         await in_thread(wheels.mkdir)
         sdk = await in_thread(write_sdk_wheel, wheels)
-        constraints, requirements = self.work / "constraints.txt", content / wanted.file if wanted.file else None
-        # an address is stronger than any version that a registry may offer under the same name
-        constraints.write_text(f"{SDK} @ {sdk.as_uri()}\n")
-        if requirements is None or not requirements.is_file():
-            requirements = self._source / wanted.file if wanted.file else self.work / "requirements.txt"
-        if not wanted.file:
-            requirements.write_text("\n".join([*wanted.listed, ""]))
+        constraints, folder = self.work / "constraints.txt", content
+        if wanted.file and not (content / wanted.file).is_file():
+            folder = self._source
+        asked = (_text(folder / wanted.file) or "") if wanted.file else "\n".join([*wanted.listed, ""])
+        text, bound = with_own_sdk(asked, sdk.as_uri(), sha256_of(sdk))
+        constraints.write_text(bound)
+        # beside the original, since paths in it are relative to its folder; the tree was copied before
+        requirements = folder / (wanted.file if text == asked and wanted.file else _REQUIREMENTS_AS_USED)
+        if requirements.name == _REQUIREMENTS_AS_USED:
+            requirements.write_text(text)
         site.mkdir()
         command = pip_command(
             self._shop.pip_python,
@@ -189,7 +195,7 @@ class Assembly:
             constraints=str(constraints),
             requirements=str(requirements),
         )
-        ran = await self._tool(command, requirements.parent if wanted.file else content, PIP_ENVIRON)
+        ran = await self._tool(command, folder, PIP_ENVIRON)
         if not ran.succeeded:
             problem = pip_problem(ran.lines, wanted.source)
             blocked = problem.code == "python-version-unsupported"

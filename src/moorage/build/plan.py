@@ -30,6 +30,8 @@ _TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", re.ASCII)
 _DIFFERENT_PYTHON = re.compile(r"requires? a different python:", re.IGNORECASE)
 _WANTED = re.compile(r"No matching distribution found for ([A-Za-z0-9._-]+)==([^\s;,]+)")
 _FROM_NONE = re.compile(r"\(from versions: none\)")
+_CONTINUED = re.compile(r"\\\r?\n")
+_SDK_LINE = re.compile(r"\s*moorage[-_.]+app\b(?![-_.])", re.IGNORECASE)
 _IGNORED = re.compile(r"Ignored the following versions that require a different python version: (.*)")
 
 
@@ -162,6 +164,20 @@ def _only_other_pythons(text: str) -> bool:
     if wanted is None:
         return bool(_FROM_NONE.search(text))
     return wanted.group(2) in re.split(r"[\s;]+", ignored.group(1))
+
+
+def with_own_sdk(requirements: str, address: str, sha256: str) -> tuple[str, str]:
+    """(requirements, constraints) that make the wheel at `address` the SDK: an address is stronger than any version
+    that a registry may offer under the same name.
+
+    Where hashes are demanded a constraint cannot stand in for one, so the line itself is given the address and the
+    hash; a line that has a hash of its own is left as it is: then the author has chosen.
+    """
+    if "--hash" not in requirements:
+        return requirements, f"{SDK} @ {address}\n"
+    lines = _CONTINUED.sub(" ", requirements).splitlines()
+    ours = f"{SDK} @ {address} --hash=sha256:{sha256}"
+    return "\n".join(ours if _SDK_LINE.match(line) and "--hash" not in line else line for line in lines) + "\n", ""
 
 
 def pip_command(python: str, *, site: str, wheels: str, constraints: str, requirements: str) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ SECRET_MIN_CHARS = 4  # shorter values would blank out ordinary letters
 GROUP_FILE = "tool.json"
 _PIECE_BYTES = 64 << 10
 _REAP_TIMEOUT_S = 10.0
+_REST_TIMEOUT_S = 2.0  # for what is still in the pipe; something that left the group may hold it open
 _TAKEN_FROM_HOST = frozenset(
     {
         "PATH",
@@ -118,45 +119,57 @@ async def run_tool(
 
     Raises OSError when it cannot be started.
     """
-    me = os.getpid()
-    process = await asyncio.create_subprocess_exec(
-        *argv,
-        cwd=folder,
-        env=dict(environ),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-        start_new_session=True,
-        preexec_fn=lambda: proc.die_with_parent(me, signal.SIGKILL),
-    )
-    tail = Tail(secrets)
+    me, tail = os.getpid(), Tail(secrets)
+    # a pipe of our own: asyncio's would let a process that the tool left running delay the news of its end
+    output, inlet = os.pipe()
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *argv,
+            cwd=folder,
+            env=dict(environ),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=inlet,
+            stderr=inlet,
+            start_new_session=True,
+            preexec_fn=lambda: proc.die_with_parent(me, signal.SIGKILL),
+        )
+    except BaseException:
+        os.close(output)
+        raise
+    finally:
+        os.close(inlet)
+    reading = asyncio.create_task(_read(output, tail))
     try:
         if mark is not None:
             _write_mark(mark, process.pid)
-        code = await asyncio.wait_for(_follow(process, tail), timeout_s)
+        code = await asyncio.wait_for(_ended(process), timeout_s)
     except TimeoutError:
         code = None
     finally:
         await _end(process)
+        await asyncio.wait({reading}, timeout=_REST_TIMEOUT_S)
+        reading.cancel()
     return Ran(code, tail.lines())
 
 
-async def _follow(process: asyncio.subprocess.Process, tail: Tail) -> int:
-    """Read until the tool itself has ended; what it left running may hold the pipe open."""
-    assert process.stdout is not None
-    reading = asyncio.create_task(_read(process.stdout, tail))
+async def _ended(process: asyncio.subprocess.Process) -> int:
+    """Wait for the tool itself, then end what it left running."""
+    code = await process.wait()
+    kill_group(process.pid)
+    return code
+
+
+async def _read(descriptor: int, tail: Tail) -> None:
+    """Read until nobody holds the pipe any more."""
+    loop, reader = asyncio.get_running_loop(), asyncio.StreamReader()
+    transport, _ = await loop.connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(descriptor, "rb")
+    )
     try:
-        code = await process.wait()
-        kill_group(process.pid)
-        await asyncio.wait({reading}, timeout=_REAP_TIMEOUT_S)
-        return code
+        while data := await reader.read(_PIECE_BYTES):
+            tail.feed(data)
     finally:
-        reading.cancel()
-
-
-async def _read(stream: asyncio.StreamReader, tail: Tail) -> None:
-    while data := await stream.read(_PIECE_BYTES):
-        tail.feed(data)
+        transport.close()
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
