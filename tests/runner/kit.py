@@ -215,7 +215,6 @@ async def control_plane() -> AsyncIterator[ControlPlane]:
     control.base = f"http://{HOST}:{port}"
     config = uvicorn.Config(control.served(), host=HOST, port=port, log_level="error", lifespan="off")
     server = uvicorn.Server(config)
-    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
     serving = asyncio.create_task(server.serve())
     await wait_until(lambda: server.started)
     try:

@@ -109,7 +109,7 @@ class AllocationRun:
         except MoorageError as failed:
             return failed.problem
         except OSError as failed:
-            return Problem("start-failed", "The allocation's folder cannot be written", str(failed))
+            return Problem("start-failed", "The allocation could not be prepared", str(failed))
         holder = self._equipment.driver.stranger(desired.host, port, None)
         if holder is not None:
             return Problem("port-taken", f"Port {port} is held by {holder}")
