@@ -238,7 +238,10 @@ class StoreRun:
                 if not exited.done():
                     self._see("down", f"{failed.problem.code}: {failed.problem.detail}")
             else:
-                self.users = frozenset(user.name for user in wanted.users)
+                users = frozenset(user.name for user in wanted.users)
+                if users != self.users:
+                    self.users = users
+                    self._changed()  # an allocation may have waited for its user
                 self._see("ready")
             await wait_for(self._wake, LOOK_PERIOD_S)
 
