@@ -173,8 +173,14 @@ class World:
         self._start_agents()
 
     def _start_agents(self) -> None:
-        runs = (self.edge.run(), self.runner.run(), self.builder.run())
-        self._agents = [asyncio.create_task(run) for run in runs]
+        runs = {"edge": self.edge.run(), "runner": self.runner.run(), "builder": self.builder.run()}
+        self._agents = [asyncio.create_task(run, name=name) for name, run in runs.items()]
+
+    async def without(self, agent: str) -> None:
+        """Stop one agent: `edge`, `runner` or `builder`. Who needs builds then is the build worker itself."""
+        gone = [task for task in self._agents if task.get_name() == agent]
+        self._agents = [task for task in self._agents if task not in gone]
+        await end(gone)
 
     async def _wake(self, seen: int, timeout_s: float) -> int:
         return await self.plane.db.changes.wait(seen, timeout_s)

@@ -13,9 +13,11 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
 from starlette.responses import FileResponse
 
 from moorage.control.context import Control
+from moorage.domain.artifact import Manifest, artifact_digest
 from moorage.domain.errors import Problem, Refused
 from moorage.domain.limits import LEASE_S, SOURCE_TOTAL_MAX_BYTES
 from moorage.domain.operation import Kind
@@ -26,8 +28,10 @@ from moorage.system.clock import monotonic_s
 from moorage.wire.build import BuildJob, BuildReply, BuildReport
 from moorage.wire.problem import problem_document
 
-_SHA256 = re.compile(r"^[0-9a-f]{64}$")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _STATES = {"fetching": "fetching", "building": "building", "validating": "validating", "built": "validating"}
+_ORDER = ("queued", "fetching", "building", "validating")
+_MANIFEST = TypeAdapter(Manifest)
 
 
 class Builds:
@@ -66,6 +70,9 @@ class Builds:
 
     def _claim(self, tx: Tx, worker: str) -> BuildJob | None:
         operation = self._claimable(tx)
+        while operation and operation.cancel:
+            cancel_unbuilt(tx, operation)
+            operation = self._claimable(tx)
         leased = operations.lease(tx, operation, worker) if operation else None
         if leased is None:
             return None
@@ -143,13 +150,23 @@ class Builds:
             partial.unlink(missing_ok=True)
 
     def _path(self, sha256: str) -> Path:
-        if not _SHA256.match(sha256):
+        if not _SHA256.fullmatch(sha256):
             raise Refused(Problem("source-unknown", "A source is named by its hex SHA-256", sha256, status=404))
         return self._control.settings.sources / f"{sha256}.tar.gz"
 
 
+def cancel_unbuilt(tx: Tx, operation: Operation) -> None:
+    """End a canceled deploy that no worker holds: nobody else would ever look at it."""
+    leased = operations.lease(tx, operation, "")
+    assert leased is not None, "one writer: the token cannot have moved inside a transaction"
+    problem = problem_document(Problem("operation-canceled", "Canceled on request"))
+    operations.record(tx, operation.id, "canceled", token=leased.token, problem=problem)
+    apps.set_deployment_state(tx, operation.input["deployment_id"], "canceled")
+
+
 def _record(tx: Tx, id: str, report: BuildReport) -> BuildReply:
     operation = operations.require(tx, id)
+    operations.record(tx, id, operation.state, token=report.token)  # the fence comes first
     if operation.cancel:
         _finish(tx, operation, report, "canceled", Problem("operation-canceled", "Canceled on request"))
         return BuildReply(go_on=False)
@@ -161,24 +178,41 @@ def _record(tx: Tx, id: str, report: BuildReport) -> BuildReply:
             report.hint,
             facts={"log_tail": list(report.log_tail)},
         )
+        _advance(tx, operation, "fetching", report.token)
         _finish(tx, operation, report, report.stage, problem)
         return BuildReply(go_on=False)
     facts: dict[str, Any] = {}
     if report.stage == "built":
+        _check_artifact(report)
         apps.register_artifact(tx, report.artifact, operation.app, report.manifest, report.size_bytes)
         apps.set_deployment_state(tx, operation.input["deployment_id"], "validating", report.artifact)
         facts = {"artifact": report.artifact}
-    state = _STATES[report.stage]
-    for passed in _between(operation.state, state):
-        operations.record(tx, id, passed, token=report.token)
+    state = _advance(tx, operation, _STATES[report.stage], report.token)
     operations.record(tx, id, state, token=report.token, note=_news(tx, id, report), facts=facts)
     return BuildReply(go_on=True)
 
 
-def _between(current: str, wanted: str) -> tuple[str, ...]:
-    """Stages that a new worker passes again after an earlier one died: the machine never goes back."""
-    order = ("queued", "fetching", "building", "validating")
-    return order[order.index(current) + 1 : order.index(wanted)]
+def _advance(tx: Tx, operation: Operation, wanted: str, token: int) -> str:
+    """Pass every stage up to the wanted one; the state then. The machine never goes back: a worker that begins anew
+    after an earlier one died stays where that one had come to."""
+    for passed in _ORDER[_ORDER.index(operation.state) + 1 : _ORDER.index(wanted) + 1]:
+        operations.record(tx, operation.id, passed, token=token)
+    return max(operation.state, wanted, key=_ORDER.index)
+
+
+def _check_artifact(report: BuildReport) -> None:
+    """Raise Refused (`artifact-invalid`) unless the manifest is one and has the digest that the report states."""
+    try:
+        digest = artifact_digest(_MANIFEST.validate_python(report.manifest))
+    except ValidationError as wrong:
+        first = wrong.errors(include_url=False, include_input=False)[0]
+        raise Refused(_invalid(f"{'.'.join(map(str, first['loc']))}: {first['msg']}")) from wrong
+    if digest != report.artifact:
+        raise Refused(_invalid(f"The manifest's digest is {digest}, the report says {report.artifact or 'nothing'}."))
+
+
+def _invalid(detail: str) -> Problem:
+    return Problem("artifact-invalid", "The build's result is not an artifact", detail, "Build it again.", status=422)
 
 
 def _news(tx: Tx, id: str, report: BuildReport) -> str:

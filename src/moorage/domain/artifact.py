@@ -88,7 +88,7 @@ def artifact_digest(manifest: Manifest) -> str:
         "app": manifest.app,
         "kind": manifest.kind,
         "depth": manifest.depth,
-        "process": [process.command, process.health, process.ready_timeout_s, process.stop_grace_s],
+        "process": [process.command, process.health, float(process.ready_timeout_s), float(process.stop_grace_s)],
         "files": [[f.path, f.mode, f.size, f.sha256] for f in sorted(manifest.files, key=lambda f: f.path)],
         "state": sorted([e.state, e.field, e.scope, e.kind, e.fingerprint, e.default] for e in manifest.state),
         "migrations": [[m.name, m.impact] for m in manifest.migrations],

@@ -87,6 +87,10 @@ class Database:
         """Run `body` on a read-only snapshot of what is committed."""
         return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, body)
 
+    def read_now(self, body: Callable[[Tx], T]) -> T:
+        """Like `read`, on the calling thread: for single look-ups of some microseconds."""
+        return self._read(body)
+
     def close(self) -> None:
         """Finish what is queued and close."""
         self._queue.put(None)
@@ -196,7 +200,8 @@ class Changes:
         event = asyncio.Event()
         self._waiters.add(event)
         try:
-            await asyncio.wait_for(event.wait(), timeout_s)
+            async with asyncio.timeout(timeout_s):  # `wait_for` of Python 3.11 can swallow a cancellation
+                await event.wait()
         except TimeoutError:
             pass
         finally:

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Request, Response
 
 from moorage.control.api import auth
 from moorage.control.api.idempotency import HEADER, change
+from moorage.control.builds import cancel_unbuilt
 from moorage.control.context import Control
 from moorage.domain.errors import Problem, Refused
 from moorage.domain.ids import Prefix
@@ -121,6 +122,8 @@ def _others(router: APIRouter, control: Control) -> None:
 
         def ask(tx: Tx) -> OperationRef:
             found = operations.request_cancel(tx, operation)
+            if found.kind is Kind.DEPLOY and found.lease_owner is None:
+                cancel_unbuilt(tx, found)
             return OperationRef(operation=found.id, app=found.app)
 
         return await change(control, request, actor, ask)

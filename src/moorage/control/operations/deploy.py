@@ -79,7 +79,8 @@ async def _open_route(work: Work, deployment: Deployment) -> None:
         wanted = RouteOwner(
             key, 0, deployment.app, environment.number, deployment.id, deployment.number, deployment.artifact
         )
-        routes.claim(tx, wanted, expected_epoch=0, operation=work.operation.id)
+        epoch = routes.epoch_of(tx, key)  # not 0 when an app of this name was destroyed: epochs go on
+        routes.claim(tx, wanted, expected_epoch=epoch, operation=work.operation.id)
         return {"preview_key": key, "preview_index": log.committed_index(tx)}
 
     await work.commit("validating", claim, "opening the preview's route")
