@@ -96,7 +96,7 @@ class RouteTable:
         return tuple(sorted(self._numbers_of.get((environment, deployment), ())))
 
     def load(self, snapshot: Snapshot) -> Folded:
-        """Take a verified snapshot. One of the same log that is not newer changes nothing (DUPLICATE)."""
+        """Take a verified snapshot. An older one of the same log changes nothing (DUPLICATE)."""
         same = snapshot.incarnation == self.incarnation
         if same and snapshot.index < self.index:
             return Folded(Applied.DUPLICATE)

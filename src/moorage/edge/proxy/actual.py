@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from moorage.edge.proxy.commands import (
@@ -52,6 +52,11 @@ class ActualProxy:
         """Fold in commands that the proxy has carried out."""
         for command in commands:
             self._take(command)
+
+    def see_connections(self, connections: Mapping[int, int]) -> None:
+        """Take over how many connections each server has now."""
+        for number, server in self.servers.items():
+            self.servers[number] = replace(server, connections=connections.get(number, 0))
 
     def _take(self, command: Command) -> None:
         match command:

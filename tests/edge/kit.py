@@ -1,0 +1,185 @@
+"""A real HAProxy with the edge's own configuration, an edge agent, and clients that talk to it."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import websockets.asyncio.client
+from websockets.typing import Origin
+
+from moorage.edge.agent import AgentSettings, EdgeAgent
+from moorage.edge.proxy.haproxy import HAProxy
+from moorage.edge.proxy.launch import check_configuration, proxy_command, write_configuration
+from moorage.edge.proxy.render import PIN_COOKIE, ProxySettings
+from moorage.edge.proxy.runtime import ProxyUnreachable
+from moorage.system.binaries import find_haproxy
+from moorage.system.proc import free_port
+from tests.edge.app import App
+from tests.edge.ledger import Ledger, Stream
+from tests.support.waiting import wait_until
+
+HOST = "board.localhost"
+
+
+@dataclass
+class Edge:
+    """One edge under test: its proxy's process, and an agent when one was started."""
+
+    settings: ProxySettings
+    process: asyncio.subprocess.Process
+    ledger: Ledger
+    stream: Stream
+    agent: EdgeAgent | None = None
+    running: asyncio.Task[None] | None = None
+    apps: dict[str, App] = field(default_factory=dict)
+    agent_settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.settings.http_port}"
+
+    def proxy(self) -> HAProxy:
+        return HAProxy(self.settings.runtime_socket)
+
+    async def app(self, name: str) -> App:
+        self.apps[name] = app = App(name)
+        await app.start()
+        return app
+
+    def start_agent(self) -> None:
+        settings = AgentSettings(
+            edge="edge-1",
+            copy_path=self.settings.directory / "routes.json",
+            public_key=self.ledger.key.public_key(),
+            report_period_s=0.05,
+        )
+        settings = replace(settings, **self.agent_settings)
+        self.agent = EdgeAgent(settings, self.ledger, self.stream, self.proxy())
+        self.running = asyncio.create_task(self.agent.run())
+
+    async def stop_agent(self) -> None:
+        if self.agent and self.running:
+            self.agent.stop()
+            await asyncio.wait_for(self.running, 10)
+            self.agent = self.running = None
+
+    async def kill_agent(self) -> None:
+        """No goodbye."""
+        assert self.running is not None
+        self.running.cancel()
+        await asyncio.gather(self.running, return_exceptions=True)
+        self.agent = self.running = None
+
+    async def in_force(self) -> None:
+        """Wait until the agent has said that everything committed is in force."""
+        await wait_until(
+            lambda: bool(self.ledger.reports)
+            and self.ledger.last_report.applied_index == self.ledger.index
+            and self.ledger.last_report.incarnation == self.ledger.incarnation,
+            what="the whole log in force",
+        )
+
+    async def restart_proxy(self) -> None:
+        """kill -9, then a new process with the same configuration."""
+        self.process.send_signal(signal.SIGKILL)
+        await self.process.wait()
+        self.process = await _start(self.settings)
+
+    def attached(self, number: int) -> int | None:
+        """Sockets of an allocation in the last report."""
+        rows = {sockets.number: sockets.attached for sockets in self.ledger.last_report.sockets}
+        return rows.get(number)
+
+    async def counted(self, number: int, count: int) -> None:
+        await wait_until(lambda: self.attached(number) == count, what=f"{count} sockets of {number} reported")
+
+    async def get(self, path: str = "/", *, host: str = HOST, pin: str | None = None, **headers: str) -> httpx.Response:
+        """One request over a connection of its own."""
+        fields = {"Host": host, **{name.replace("_", "-"): value for name, value in headers.items()}}
+        if pin is not None:
+            fields["Cookie"] = f"{PIN_COOKIE}={pin}"
+        async with httpx.AsyncClient(trust_env=False, timeout=30) as client:
+            return await client.get(self.url + path, headers=fields)
+
+    async def pin_of(self, host: str = HOST) -> str:
+        answer = await self.get(host=host)
+        assert answer.status_code == 200, answer.text
+        return answer.cookies[PIN_COOKIE]
+
+    async def socket(self, *, host: str = HOST, pin: str | None = None) -> websockets.asyncio.client.ClientConnection:
+        """An attached WebSocket; its first message is the app's name."""
+        headers = {"Cookie": f"{PIN_COOKIE}={pin}"} if pin else {}
+        return await websockets.asyncio.client.connect(
+            f"ws://{host}/live",
+            host="127.0.0.1",
+            port=self.settings.http_port,
+            origin=Origin(f"http://{host}"),
+            additional_headers=headers,
+            open_timeout=40,
+            ping_interval=None,
+            proxy=None,
+        )
+
+
+def pin_in(socket: websockets.asyncio.client.ClientConnection) -> str | None:
+    """The pin that the handshake's answer set."""
+    assert socket.response is not None
+    for value in socket.response.headers.get_all("set-cookie"):
+        if value.startswith(f"{PIN_COOKIE}="):
+            return value.partition("=")[2].partition(";")[0]
+    return None
+
+
+async def _start(settings: ProxySettings) -> asyncio.subprocess.Process:
+    binary = find_haproxy().path
+    config = write_configuration(settings)
+    await check_configuration(binary, config)
+    with (settings.directory / "haproxy.log").open("ab") as log:
+        process = await asyncio.create_subprocess_exec(*proxy_command(binary, config), stdout=log, stderr=log)
+
+    async def answers() -> bool:
+        assert process.returncode is None, (settings.directory / "haproxy.log").read_text()
+        proxy = HAProxy(settings.runtime_socket)
+        try:
+            return (await proxy.identify()).pid == process.pid
+        except ProxyUnreachable:
+            return False
+        finally:
+            await proxy.close()
+
+    await wait_until(answers, what="the proxy's runtime socket")
+    return process
+
+
+@asynccontextmanager
+async def running_edge(directory: Path, *, agent: Mapping[str, Any] | None = None, **more: Any) -> AsyncIterator[Edge]:
+    """A proxy and an agent over an empty log."""
+    settings = ProxySettings(
+        directory=directory,
+        runtime_socket=directory / "edge.sock",
+        bind_host="127.0.0.1",
+        http_port=free_port(),
+        maxconn=2000,
+        **{"threads": 2, **more},
+    )
+    ledger = Ledger()
+    edge = Edge(settings, await _start(settings), ledger, Stream(ledger), agent_settings=agent or {})
+    edge.start_agent()
+    try:
+        await edge.in_force()
+        yield edge
+    finally:
+        if edge.running is not None:
+            await edge.kill_agent()
+        for app in edge.apps.values():
+            await app.close()
+        if edge.process.returncode is None:
+            edge.process.terminate()
+        await edge.process.wait()
