@@ -58,13 +58,10 @@ COMPUTED: Mapping[tuple[str, str], tuple[str, ...]] = {
     ("moorage/cli/verbs/promote.py", "found.code"): (),
     ("moorage/client/http.py", "str(body['code'])"): (),
     ("moorage/domain/appfile.py", "problem.code"): (),  # name-invalid, name-contains-topology
-    ("moorage/runner/allocation.py", "launch.code"): (),  # see `START_CODES`
+    ("moorage/runner/allocation.py", "launch.code"): (),  # artifact-altered, artifact-missing and the runner's own
     ("moorage/runner/allocation.py", "instance.code"): (),
     ("moorage/runner/allocation.py", "end.reason"): (),
 }
-# What keeps an allocation from starting beyond the runner's own reasons: failures of the artifact store. Those that
-# begin with `artifact` keep their name, the others become `allocation-<reason>` (control/operations/allocate.py).
-START_CODES = ("disk-full", "manifest-invalid", "not-writable", "storage-failed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +216,7 @@ def _lost_reasons() -> frozenset[str]:
 
 def allocation_reasons() -> frozenset[str]:
     """Why an allocation ended or never started, as the runner and the control plane say it."""
-    return frozenset(given(RUNNER).constants) | _lost_reasons() | frozenset(START_CODES)
+    return frozenset(given(RUNNER).constants) | _lost_reasons()
 
 
 def operation_codes() -> frozenset[str]:

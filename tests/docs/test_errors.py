@@ -56,11 +56,6 @@ def test_computed_codes_are_written_in_their_file() -> None:
             assert code in text or code.removeprefix("allocation-") in text, (path, code)
 
 
-def test_codes_that_keep_an_allocation_from_starting_are_the_artifact_store_s() -> None:
-    store = error_codes.given("moorage/artifacts/").constants
-    assert set(error_codes.START_CODES) <= set(store)
-
-
 @pytest.mark.parametrize("name", sorted(_pages()))
 def test_a_page_says_when_what_to_do_and_where(name: str) -> None:
     lines = (ERRORS / f"{name}.md").read_text(encoding="utf-8").splitlines()
