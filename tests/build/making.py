@@ -32,8 +32,13 @@ class Build:
         self.work, self.stages = work, list[tuple[str, str]]()
         write_files(work / "source", files)
         shop = Workshop(inherited_environ() | how.pop("host", {}), **how.pop("shop", {}))
-        self._assembly = Assembly(work, Order("demo", {}, how.pop("secrets", {})), shop)
+        self._secrets, self._shop = how.pop("secrets", {}), shop
+        self.rename("demo")
         assert not how
+
+    def rename(self, app: str) -> None:
+        """The name that the deployment is of."""
+        self._assembly = Assembly(self.work, Order(app, {}, self._secrets), self._shop)
 
     @property
     def tree(self) -> Path:

@@ -21,6 +21,8 @@ from moorage.domain.artifact import Depth, Migration, StateEntry, artifact_diges
 from moorage.system.clock import monotonic_s
 from tests.build.making import PLAIN, Build
 
+pytestmark = pytest.mark.servers
+
 APP = "import tiny\nprint(tiny.NAME)\n"
 TINY = {
     "vendor/tiny/pyproject.toml": (

@@ -22,6 +22,8 @@ from moorage.system.proc import free_port
 from tests.build.making import write_files
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.servers
+
 FILES: Mapping[str, str | bytes] = {
     "index.html": "<h1>front</h1>",
     "about.html": "about",
