@@ -16,7 +16,7 @@ from moorage.system.settings import Settings, load_settings
 
 
 def main() -> None:
-    """Run until SIGTERM; allocations and stores live on and are adopted by the next runner."""
+    """Run until a signal. SIGTERM: allocations and stores live on for the next runner; SIGINT: they end first."""
     settings = load_settings()
     set_up_log(settings.log_level, service="runner")
     asyncio.run(run(settings))
@@ -31,7 +31,9 @@ async def run(settings: Settings) -> None:
         RunnerClient(http, RUNNER),
     )
     worker = Worker(BuildClient(http, RUNNER), ArtifactStore(paths.artifacts), paths.builds)
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, agent.stop)
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, agent.stop)
+    loop.add_signal_handler(signal.SIGINT, lambda: agent.stop(end_all=True))
     building = asyncio.create_task(worker.run())
     try:
         await agent.run()
@@ -42,5 +44,4 @@ async def run(settings: Settings) -> None:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     main()

@@ -54,6 +54,8 @@ def _child(entry: Mapping[str, Any]) -> Child:
         log_path=Path(entry["log"]),
         ready=_ready(entry["ready"]),
         depends_on=tuple(entry["depends_on"]),
+        stop_signal=signal.Signals[entry["stop_signal"]],
+        stop_grace_s=entry["stop_grace_s"],
         parent_death_signal=signal.Signals[entry["parent_death_signal"]],
     )
 

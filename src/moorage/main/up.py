@@ -33,6 +33,8 @@ from moorage.system.supervise import end_leftovers
 UP_TIMEOUT_S = 60.0
 DOWN_TIMEOUT_S = 60.0
 PERIOD_S = 0.02
+STOP_GRACE_S = 10.0
+RUNNER_STOP_GRACE_S = 30.0  # an app's own grace, its store, and some air
 
 
 @dataclass(frozen=True)
@@ -149,6 +151,9 @@ def _child(
         "log": str(settings.paths.logs / f"{name}.log"),
         "ready": ready,
         "depends_on": [],
+        # A runner that is told to interrupt ends its allocations first; one that is terminated leaves them running.
+        "stop_signal": "SIGINT" if name == "runner" else "SIGTERM",
+        "stop_grace_s": RUNNER_STOP_GRACE_S if name == "runner" else STOP_GRACE_S,
         # HAProxy keeps nothing that it could lose: a frozen one must not hold the port against the next `up`.
         "parent_death_signal": "SIGKILL" if name == "haproxy" else "SIGTERM",
     }

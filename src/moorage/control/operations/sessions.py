@@ -115,13 +115,19 @@ def stop_fenced(tx: Tx, ids: Sequence[str]) -> None:
 async def account_now(work: Work, phase: Phase) -> Account:
     """What became of every session of the baseline, from the store and the edges as they are now."""
     baseline: dict[str, Any] = work.facts["baseline"]
+    environment = await environment_of(work)
+    others = await work.read(
+        lambda tx: [a.id for a in allocations.live(tx, environment.number) if a.id not in baseline]
+    )
     parts = []
-    async with store_of(await environment_of(work)) as admin:
+    async with store_of(environment) as admin:
         for id, entry in baseline.items():
             if entry["sdk"] and admin:
                 evidence = SessionEvidence(admin)
                 parts.append(
-                    await evidence.account(id, named_sessions(entry), phase, attached_sockets=entry["sockets"])
+                    await evidence.account(
+                        id, named_sessions(entry), phase, successors=others, attached_sockets=entry["sockets"]
+                    )
                 )
             else:
                 parts.append(plain_account(entry["sockets"], work.control.live.attached(entry["number"]), phase))
