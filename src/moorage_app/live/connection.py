@@ -60,6 +60,7 @@ HELLO_PATIENCE_S: Final = 10.0
 RETRY_S: Final = 0.1
 RETRY_MAX_S: Final = 2.0
 PART_PATIENCE_S: Final = 5.0
+GONE_PATIENCE_S: Final = 2.0
 CLEAN_CLOSES: Final = frozenset({1000, 1001})
 SERVER_STOPS: Final = 1012  # what uvicorn tells an app of a socket that it closes itself
 NAMES_COUNT: Final = 40
@@ -136,7 +137,9 @@ class Connection:
         tasks = [asyncio.create_task(work) for work in (self._read(), self._keep(), self._write())]
         ended = asyncio.create_task(self._ended.wait())
         try:
-            await asyncio.wait([*tasks, ended], return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait([*tasks, ended], return_when=asyncio.FIRST_COMPLETED)
+            if done == {tasks[2]}:  # the writer found the socket gone; only the reader hears how it went
+                await asyncio.wait([tasks[0], ended], timeout=GONE_PATIENCE_S, return_when=asyncio.FIRST_COMPLETED)
             self._ended.set()
             await self._leave()
         finally:
