@@ -223,7 +223,10 @@ def test_a_huge_header_is_not_read(tmp_path: Path) -> None:
     info.type, info.size = tarfile.XHDTYPE, 50 << 20
     with gzip.open(tmp_path / "h.tgz", "wb") as stream:
         stream.write(info.tobuf(tarfile.USTAR_FORMAT) + bytes(2 << 20))
-    assert refused(lambda: unpack(tmp_path / "h.tgz", tmp_path / "out")) == "source-archive-invalid"
+    with pytest.raises(Refused) as raised:
+        unpack(tmp_path / "h.tgz", tmp_path / "out")
+    assert raised.value.problem.code == "source-archive-invalid"
+    assert "a header of" in raised.value.problem.detail
 
 
 @pytest.mark.parametrize("cut", [0, 5, 60, -9, -200])

@@ -100,6 +100,17 @@ async def test_a_source_becomes_a_registered_artifact(bench: Bench) -> None:
     assert await bench.worker.work_once(0.0) is False
 
 
+async def test_an_artifact_of_many_files_fits_into_a_report(bench: Bench) -> None:
+    """Ten thousand names would not fit into a request."""
+    names = {f"public/{'n' * 60}-{i}.txt": "" for i in range(10_000)}
+    site = 'name = "demo"\n[static]\nroot = "public"\n'
+    id = await bench.deploy({"moorage.toml": site, "public/index.html": "", **names})
+    await bench.worker.work_once(1.0)
+    done = await bench.operation(id)
+    assert done.state == "validating", done.problem
+    assert len(bench.store.manifest(done.facts["artifact"]).files) == 10_002
+
+
 async def test_the_same_source_twice_is_one_artifact(bench: Bench) -> None:
     digests = []
     for _ in range(2):
@@ -232,6 +243,15 @@ class Deaf:
         return await call
 
 
+class Garbling(Deaf):
+    """Loses a part of the manifest on the way."""
+
+    async def report(self, operation: str, report: BuildReport) -> BuildReply:
+        if report.stage == "built":
+            report = report.model_copy(update={"manifest": {**report.manifest, "process": None}})
+        return await super().report(operation, report)
+
+
 async def test_an_ending_is_said_until_it_is_heard(bench: Bench) -> None:
     script = "echo $$ > pid; while ! test -e ../../../go; do sleep 0.05; done"
     id = await bench.deploy({"moorage.toml": SLOW.format(script), "app.py": ""})
@@ -246,6 +266,15 @@ async def test_an_ending_is_said_until_it_is_heard(bench: Bench) -> None:
     line.cut = False
     await asyncio.wait_for(working, 20.0)
     assert await bench.state(id) == "validating"
+
+
+async def test_a_result_that_is_not_taken_is_a_failed_build(bench: Bench) -> None:
+    """Else the build would be handed out again and again."""
+    id = await bench.deploy(FILES)
+    await Worker(Garbling(bench.client), bench.store, bench.builds, None, TEMPO).work_once(1.0)
+    done = await bench.operation(id)
+    assert done.problem is not None
+    assert (done.state, done.problem["code"]) == ("failed", "artifact-invalid")
 
 
 async def test_the_worker_goes_on_after_the_control_plane_came_back(bench: Bench) -> None:

@@ -47,7 +47,7 @@ from moorage.system.files import sha256_of
 
 ARTIFACT_TOTAL_MAX_BYTES = 4 << 30
 TEXT_MAX_BYTES = 1 << 20  # requirements.txt and pyproject.toml
-ASSETS_NAMED_MAX_COUNT = 2_000  # a site with more names none: the list only informs
+ASSETS_NAMED_MAX_CHARS = 256 << 10  # a site with more names none: the list only informs, and travels in a report
 
 _REQUIREMENTS_AS_USED = ".moorage-requirements.txt"
 
@@ -228,7 +228,8 @@ class Assembly:
             hint = "Leave out what the app does not need to run."
             raise Blocked(Problem("artifact-too-large", "The artifact is too large", detail, hint, 422))
         public = f"{APP}/{PUBLIC}/"
-        assets = tuple(f"/{e.path.removeprefix(public)}" for e in files if e.path.startswith(public))
+        served = (e.path.removeprefix(public) for e in files if e.path.startswith(public))
+        assets = tuple(f"/{path}" for path in served) if plan.kind is Kind.STATIC else ()
         return Manifest(
             app=appfile.name,
             kind=plan.kind,
@@ -237,7 +238,7 @@ class Assembly:
             depth=Depth.SDK if uses_sdk else Depth.PLAIN,
             state=state.entries,
             migrations=appfile.migrations,
-            assets=assets if plan.kind is Kind.STATIC and len(assets) <= ASSETS_NAMED_MAX_COUNT else (),
+            assets=assets if sum(map(len, assets)) <= ASSETS_NAMED_MAX_CHARS else (),
             source=dict(self._order.source_facts),
             facts={**facts, **_told(appfile, state, uses_sdk), "file_count": len(files), "total_bytes": total},
         )

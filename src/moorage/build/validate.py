@@ -25,7 +25,7 @@ from moorage.domain.errors import Problem
 from moorage.domain.limits import LOG_TAIL_LINES_COUNT
 
 SCHEMA_TIMEOUT_S = 60.0  # importing a large app on a busy machine
-SCHEMA_MAX_BYTES = 1 << 20
+SCHEMA_MAX_BYTES = 256 << 10  # it travels in a report, and those end at 1 MiB
 _SCHEMA_OUT = "schema.json"
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # what the runner gives to apps
 _PYTHON = re.compile(r"python(3(\.\d+)?)?")

@@ -34,7 +34,7 @@ from moorage.system.source_archive import unpack
 from moorage.wire.build import BuildJob, BuildReply, BuildReport
 
 RETRY_S = 1.0  # after the control plane did not answer
-LEASE_LOST = "lease-lost"
+_NOT_OURS = ("lease-lost", "operation-canceled", "operation-unknown", "operation-finished")
 
 _log = logging.getLogger(__name__)
 
@@ -174,10 +174,18 @@ class Lease:
         await self._send(self._latest)
 
     async def conclude(self, report: BuildReport) -> None:
-        """Report the end, until the control plane has heard it. Raises LeaseGone when it is nobody's business now."""
+        """Report the end, until the control plane has heard it. An ending that it will not take is the build's failure.
+
+        Raises LeaseGone when it is nobody's business now.
+        """
         self._concluded = True
-        while not await self._send(report):
-            await pause(jitter(self._tempo.retry_s))
+        try:
+            while not await self._send(report):
+                await pause(jitter(self._tempo.retry_s))
+        except LeaseGone as gone:
+            if gone.problem.code in _NOT_OURS or report.stage == "failed":
+                raise
+            await self.conclude(_ending(self._job, Failed(gone.problem)))
 
     async def _renew(self) -> None:
         while True:
@@ -198,7 +206,7 @@ class Lease:
             _log.warning("stage %s was not heard: %s", report.stage, lost)
             return False
         except Refused as refused:
-            if refused.problem.code != LEASE_LOST:
+            if refused.problem.code not in _NOT_OURS:
                 _log.error("stage %s was refused: %s", report.stage, refused)
             raise LeaseGone(refused.problem) from refused
         if not reply.go_on and report.stage not in ("built", "blocked", "failed"):
@@ -230,7 +238,8 @@ def _is_ours(problem: Problem) -> bool:
 
 
 def _built(job: BuildJob, manifest: Manifest, digest: str) -> BuildReport:
-    """The report of an artifact. Its list of files stays in the artifact store: it may be larger than a message."""
+    """The report of an artifact. Its list of files stays in the artifact store: it may be larger than a message, and
+    the runner compares every file with it before each start."""
     document = json.loads(manifest_to_json(manifest))["manifest"]
     size = sum(entry.size for entry in manifest.files)
     return BuildReport(
