@@ -127,7 +127,7 @@ def test_a_failed_build_shows_the_last_lines_and_why(builder: Control, run: Run,
     assert "Next:" not in ran.out
     document = run("deploy", source, "--json").json_lines[-1]
     assert document["next"] is None
-    assert document["operation"]["problem"]["code"] == "app-exited"
+    assert document["problem"]["code"] == "app-exited"
 
 
 def test_deploy_and_promote_do_both_with_two_keys(builder: Control, run: Run, source: Path) -> None:

@@ -25,7 +25,7 @@ def test_following_ends_with_the_account_and_the_exit_code_of_the_end(control: C
     control.on("GET", PATH, draining, settled)
     *stages, last = run("ops", PROMOTION_ID, "--follow", "--json").json_lines
     assert len(stages) == 4
-    assert last["operation"]["facts"]["account"]["ended"] == 3
+    assert last["facts"]["account"]["ended"] == 3
 
 
 def test_stages_are_asked_for_by_long_poll_and_shown_once(control: Control, run: Run) -> None:
@@ -72,7 +72,7 @@ def test_cancel_and_follow(control: Control, run: Run) -> None:
     control.on("POST", f"{PATH}/cancel", ref(PROMOTION_ID))
     control.on("GET", PATH, operation(PROMOTION_ID, "promotion", "requested", "canceled", succeeded=False))
     ran = run("ops", PROMOTION_ID, "--cancel", "--follow", "--json")
-    assert (ran.code, ran.json_lines[-1]["operation"]["state"]) == (Exit.ENDED, "canceled")
+    assert (ran.code, ran.json_lines[-1]["state"]) == (Exit.ENDED, "canceled")
 
 
 def test_restart_is_followed(control: Control, run: Run) -> None:

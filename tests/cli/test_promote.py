@@ -118,8 +118,8 @@ def test_json_is_one_line_per_stage_and_ends_in_the_whole(board: Control, run: R
     *stages, last = ran.json_lines
     assert (ran.code, ran.err) == (Exit.OK, "")
     assert [line["stage"]["state"] for line in stages] == list(HEALTHY)
-    assert last["operation"]["succeeded"] is True
-    assert last["children"][0]["facts"]["account"]["resumed"] == 12
+    assert last["succeeded"] is True
+    assert last["moves"][0]["facts"]["account"]["resumed"] == 12
     assert last["report"]["epoch"] == 4
 
 
@@ -157,6 +157,14 @@ def test_a_blocked_promotion_is_refused_with_the_problem_of_the_report(board: Co
     ran = run("promote", "board", "--json")
     assert (ran.code, ran.json["code"], ran.json["why"]) == (Exit.REFUSED, "deployment-not-promotable", "exit")
     assert not board.changes()
+
+
+def test_another_epoch_is_the_servers_to_judge(board: Control, run: Run) -> None:
+    board.on("GET", "/v1/apps/board/deployments/5/report", cold())
+    assert run("promote", "board", "--epoch", 3).code == Exit.OK  # here it is the repetition of one that was granted
+    assert board.changes()[0].json["expected_epoch"] == 3
+    again = run("promote", "board", "--epoch", 4, "--json").json["command"]
+    assert again == f"moorage promote board --deployment 5 --epoch 4 --acknowledge {DIGEST}"
 
 
 @pytest.mark.parametrize("state", ["rejected", "rolled_back", "failed"])

@@ -108,9 +108,11 @@ class Screen:
             self._out.print(line, soft_wrap=True)
 
     def document(self, value: Any, *, line: bool = False) -> None:
-        """The JSON document for programs; `line` writes it on one line, as the others of a stream."""
+        """The JSON document for programs: one line, unless a person reads it in a terminal; `line` marks the documents
+        of a stream, which are lines everywhere."""
         if self.for_programs:
-            text = json.dumps(as_json(value), ensure_ascii=False, indent=None if line else 2)
+            indent = 2 if self._out.is_terminal and not line else None
+            text = json.dumps(as_json(value), ensure_ascii=False, indent=indent)
             # A file name may hold bytes that are no text; written like this they are JSON's own escapes.
             self._stdout.write(text.encode("utf-8", "backslashreplace").decode() + "\n")
             self._stdout.flush()

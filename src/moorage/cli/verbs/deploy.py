@@ -108,14 +108,13 @@ async def _upload(call: Call, archive: Path, facts: SourceFacts) -> None:
 async def _follow(call: Call, id: str, app: str, number: int | None, *, last: bool) -> Exit:
     """Follow the deploy; ends with the preview's URL and the next command, or with why it failed."""
     from moorage.cli.follow import follow, problem_of
+    from moorage.cli.screen import as_json
 
     operation = await follow(call, id)
     deployment = await call.api.deployment(app, number) if number is not None else None
     following = command("moorage", "promote", app, "--deployment", number)
-    call.screen.document(
-        {"operation": operation, "deployment": deployment, "next": following if operation.succeeded else None},
-        line=True,
-    )
+    more = {"deployment": deployment, "next": following if operation.succeeded else None}
+    call.screen.document({**as_json(operation), **more}, line=True)
     if not operation.succeeded:
         call.screen.say()
         call.screen.remark(problem_of(operation))

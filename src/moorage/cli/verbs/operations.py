@@ -106,7 +106,7 @@ async def _follow(call: Call, id: str) -> Exit:
     account = account_of(operation)
     if account is not None:
         show_account(call.screen, account)
-    call.screen.document({"operation": operation}, line=True)
+    call.screen.document(operation, line=True)
     if operation.succeeded:
         return Exit.OK
     call.screen.remark(problem_of(operation))

@@ -58,6 +58,7 @@ class Wish:
         words: list[object] = ["moorage", "rollback" if self.rollback else "promote", app]
         words += ["--to" if self.rollback else "--deployment", number]
         words += [f"--{self.mode}"] if self.mode else []
+        words += ["--epoch", self.epoch] if self.epoch is not None else []
         words += ["--drain-deadline", f"{self.drain_deadline_s:g}"] if self.drain_deadline_s is not None else []
         return command(*words, "--acknowledge", digest)
 
@@ -120,10 +121,13 @@ async def carry_out(call: Call, app: str, number: int, wish: Wish) -> Exit:
 
     report = await call.api.promotion_report(app, number, rollback=wish.rollback)
     show_report(call.screen, report, rollback=wish.rollback, asked_mode=wish.mode, now=now_ms())
-    if report.verdict == "blocked":
-        raise Refused(_blocked(report))
-    if report.verdict == "needs_acknowledgement" and wish.acknowledge is None:
-        return _ask_acknowledgement(call, report, wish)
+    # The report speaks about the epoch as it is now. Another expectation is the server's to judge: it may be stale, or
+    # the repetition of a request that has been granted.
+    if wish.epoch in (None, report.epoch):
+        if report.verdict == "blocked":
+            raise Refused(_blocked(report))
+        if report.verdict == "needs_acknowledgement" and wish.acknowledge is None:
+            return _ask_acknowledgement(call, report, wish)
     request = PromoteRequest(
         deployment=number,
         expected_epoch=report.epoch if wish.epoch is None else wish.epoch,
@@ -143,11 +147,12 @@ async def carry_out(call: Call, app: str, number: int, wish: Wish) -> Exit:
 async def _follow(call: Call, id: str, report: PromotionReport, wish: Wish) -> Exit:
     """Follow to the end, then tell what became of the sessions."""
     from moorage.cli.follow import follow, problem_of, show_moves
+    from moorage.cli.screen import as_json
 
     call.screen.say()
     operation = await follow(call, id)
-    children = await show_moves(call, operation)
-    call.screen.document({"operation": operation, "children": children, "report": report}, line=True)
+    moves = await show_moves(call, operation)
+    call.screen.document({**as_json(operation), "moves": moves, "report": report}, line=True)
     if not operation.succeeded:
         problem = problem_of(operation)
         call.screen.remark(problem)
@@ -155,7 +160,7 @@ async def _follow(call: Call, id: str, report: PromotionReport, wish: Wish) -> E
     url = next((found.url for found in await call.api.apps() if found.name == report.app), "")
     call.screen.say()
     call.screen.say(f"{report.app} is served by deployment {report.deployment}: {url}")
-    unwell = [child for child in children if child.finished and not child.succeeded]
+    unwell = [child for child in moves if child.finished and not child.succeeded]
     for child in unwell:
         call.screen.aside(f"The {child.kind} {child.id} ended as {spaced(child.state)}.")
     return Exit.ENDED if unwell else Exit.OK

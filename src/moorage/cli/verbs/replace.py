@@ -62,14 +62,15 @@ async def _confirm(call: Call, app: str) -> None:
 async def _finish(call: Call, started: OperationRef, *, wait: bool, done: str) -> Exit:
     """Follow an operation that was started, and say how it ended."""
     from moorage.cli.follow import follow, problem_of, show_moves
+    from moorage.cli.screen import as_json
 
     if not wait:
         call.screen.document(started)
         call.screen.say(f"Started: {command('moorage', 'ops', started.operation, '--follow')}")
         return Exit.OK
     operation = await follow(call, started.operation)
-    children = await show_moves(call, operation)
-    call.screen.document({"operation": operation, "children": children}, line=True)
+    moves = await show_moves(call, operation)
+    call.screen.document({**as_json(operation), "moves": moves}, line=True)
     if not operation.succeeded:
         call.screen.remark(problem_of(operation))
         return Exit.ENDED

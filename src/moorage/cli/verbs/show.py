@@ -206,9 +206,16 @@ async def allocations(
 def _why(allocation: AllocationView) -> str:
     """The reason of an allocation's state, with the exit code of a process that has ended."""
     parts = [allocation.reason, allocation.detail]
-    if allocation.exit_code is not None:
-        parts.append(f"exit code {allocation.exit_code}")
+    code = allocation.exit_code
+    if code is not None:
+        parts.append(f"exit code {code}" if code >= 0 else f"ended by {_signal_name(-code)}")
     return listed((part for part in parts if part), none="")
+
+
+def _signal_name(number: int) -> str:
+    from signal import Signals
+
+    return Signals(number).name if number in set(Signals) else f"signal {number}"
 
 
 async def sessions(call: Call, app: AppArgument) -> Exit | None:
