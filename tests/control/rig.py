@@ -168,6 +168,7 @@ class World:
         self.builder.client = BuildClient(self.plane.http(TOKENS[RUNNER]), RUNNER)
         self.api = Api(self.plane.http())
         self.runner.revision = -1
+        self.edge.say_again()
         await self.edge.follow_once()
         await self.runner.tell()
         self._start_agents()

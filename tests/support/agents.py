@@ -29,7 +29,7 @@ from moorage.wire.edge import EdgeReport, Sockets
 from moorage.wire.log import AllocationUpdated, OwnerUpdated, RouteHeld, RouteRemoved, verify_snapshot
 from moorage.wire.runner import AllocationReport, Desired, DesiredAllocation, RunnerReport
 
-POLL_S = 1.0
+POLL_S = 0.2
 RETRY_S = 0.02
 
 
@@ -83,6 +83,10 @@ class StandInEdge:
         if told != self._told or monotonic_s() - self._told_at_s > REPORT_PERIOD_S:
             self._told, self._told_at_s = told, monotonic_s()
             await self.client.report(self.report())
+
+    def say_again(self) -> None:
+        """Report with the next pass, news or not."""
+        self._told = None
 
     def report(self, **changed: Any) -> EdgeReport:
         """What this edge would say now."""

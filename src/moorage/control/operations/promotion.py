@@ -12,7 +12,7 @@ from moorage.control.operations.allocate import READY_MARGIN_S, plan_allocation,
 from moorage.control.operations.engine import Ended, Finished, Work
 from moorage.control.operations.report import Assessment, assess, manifest_of
 from moorage.domain.allocation import Posture, State
-from moorage.domain.errors import Problem
+from moorage.domain.errors import Problem, Refused
 from moorage.domain.ids import Prefix
 from moorage.domain.impact import ImpactReport
 from moorage.domain.limits import DRAIN_DEADLINE_S, SETTLE_WAIT_S
@@ -25,15 +25,18 @@ from moorage.store.database import Tx
 from moorage.system.clock import pause
 from moorage.system.rand import new_id, new_secret
 
+_RIVALS = frozenset({Kind.PROMOTION, Kind.ROLLBACK})
 HANDOVER_PATIENCE_S = 120.0  # a hand-over's own limits end it long before
 
 
 async def run(work: Work) -> None:
     """From `requested` to `healthy`, `rejected`, `rolled_back` or `failed`; resumable at every line."""
     if "epoch" not in work.facts:
-        assessment = await _check_policy(work)
-        await _ensure_allocations(work, assessment)
-        await _swap_owner(work, assessment)
+        try:
+            await _become_owner(work)
+        except (Ended, Refused):
+            await _withdraw(work)
+            raise
     await _propagate(work)
     await _bake(work)
     await _move_sessions(work)
@@ -41,6 +44,28 @@ async def run(work: Work) -> None:
 
 
 # --- before the compare-and-swap: nothing has changed yet
+
+
+async def _become_owner(work: Work) -> None:
+    """Up to the compare-and-swap. Raises Ended or Refused with the owner unchanged."""
+    if "lost" not in work.facts:
+        assessment = await _check_policy(work)
+        await _ensure_allocations(work, assessment)
+        await _swap_owner(work, assessment)
+    if "lost" in work.facts:
+        raise Ended("rejected", race_lost(work.input["expected_epoch"], work.facts["lost"]))
+
+
+async def _withdraw(work: Work) -> None:
+    """What was started for a promotion that does not happen is stopped, also after a crash in between."""
+    if "allocations" not in work.facts:
+        return
+
+    def stop(tx: Tx) -> dict[str, Any]:
+        stop_allocations(tx, work.facts["allocations"], "the promotion did not happen")
+        return {}
+
+    await work.commit(work.operation.state, stop)
 
 
 async def _check_policy(work: Work) -> Assessment:
@@ -94,14 +119,8 @@ async def _ensure_allocations(work: Work, assessment: Assessment) -> None:
     if "allocations" not in work.facts:
         await work.commit("policy_check", lambda tx: _plan(work, tx, deployment), "starting the exact artifact")
     process = await work.read(lambda tx: manifest_of(tx, deployment.artifact or "").process)
-    try:
-        for allocation in work.facts["allocations"]:
-            await wait_ready(
-                work, allocation, timeout_s=process.ready_timeout_s + READY_MARGIN_S, failed_state="failed"
-            )
-    except Ended as ended:
-        await _withdraw(work, "policy_check", "did not become ready")
-        raise ended
+    for allocation in work.facts["allocations"]:
+        await wait_ready(work, allocation, timeout_s=process.ready_timeout_s + READY_MARGIN_S, failed_state="failed")
 
 
 def _plan(work: Work, tx: Tx, deployment: Deployment) -> dict[str, Any]:
@@ -118,14 +137,6 @@ def _plan(work: Work, tx: Tx, deployment: Deployment) -> dict[str, Any]:
     return {"environment": environment.id, "allocations": [planned.id]}
 
 
-async def _withdraw(work: Work, state: str, reason: str) -> None:
-    def stop(tx: Tx) -> dict[str, Any]:
-        stop_allocations(tx, work.facts["allocations"], reason)
-        return {}
-
-    await work.commit(state, stop)
-
-
 # --- the compare-and-swap
 
 
@@ -134,7 +145,6 @@ async def _swap_owner(work: Work, assessment: Assessment) -> None:
     app, deployment = work.operation.app, assessment.deployment
     key = work.control.production_key(app)
     expected = work.input["expected_epoch"]
-    lost: list[RouteOwner | None] = []
 
     def swap(tx: Tx) -> dict[str, Any]:
         environment = apps.environment(tx, work.facts["environment"])
@@ -142,10 +152,9 @@ async def _swap_owner(work: Work, assessment: Assessment) -> None:
         wanted = RouteOwner(key, 0, app, environment.number, deployment.id, deployment.number, artifact)
         outcome = routes.claim(tx, wanted, expected_epoch=expected, operation=work.operation.id)
         if not isinstance(outcome, Granted):
-            lost.append(outcome.actual)
-            stop_allocations(tx, work.facts["allocations"], "lost the race for the route")
-            return {}
-        old = _leave_picks(tx, environment.number, set(work.facts["allocations"]))
+            actual = outcome.actual
+            return {"lost": {"epoch": actual.epoch, "deployment": actual.deployment_number} if actual else None}
+        old = _leave_picks(tx, environment.number, work.operation.id)
         previous = assessment.owner
         return {
             "route_key": key,
@@ -157,29 +166,28 @@ async def _swap_owner(work: Work, assessment: Assessment) -> None:
 
     await work.check_cancel()
     await work.commit("route_cas", swap, f"expecting epoch {expected}")
-    if lost:
-        raise Ended("rejected", race_lost(expected, lost[0]))
 
 
-def race_lost(expected: int, actual: RouteOwner | None) -> Problem:
-    """The loser of a compare-and-swap is told who won."""
-    winner = f"deployment {actual.deployment_number} at epoch {actual.epoch}" if actual else "nobody (it was removed)"
+def race_lost(expected: int, winner: dict[str, int] | None) -> Problem:
+    """The loser of a compare-and-swap is told who won: `epoch` and `deployment` (None: the route was removed)."""
+    name = f"deployment {winner['deployment']} at epoch {winner['epoch']}" if winner else "nobody (it was removed)"
     return Problem(
         "epoch-stale",
         "Another promotion was faster",
-        f"You expected epoch {expected}; the route now belongs to {winner}.",
+        f"You expected epoch {expected}; the route now belongs to {name}.",
         "Look at `moorage routes`, then promote again if you still want to.",
         facts={
             "expected_epoch": expected,
-            "actual_epoch": actual.epoch if actual else None,
-            "winner_deployment": actual.deployment_number if actual else None,
+            "actual_epoch": winner["epoch"] if winner else None,
+            "winner_deployment": winner["deployment"] if winner else None,
         },
     )
 
 
-def _leave_picks(tx: Tx, environment: int, new: set[str]) -> list[str]:
-    """Old allocations leave the picks and stay in the pins."""
-    old = [a for a in allocations.live(tx, environment) if a.id not in new and not a.is_over]
+def _leave_picks(tx: Tx, environment: int, winner: str) -> list[str]:
+    """Old allocations leave the picks and stay in the pins; what a rival is just starting is the rival's to stop."""
+    theirs = {winner} | {o.id for o in operations.unfinished(tx) if o.kind in _RIVALS and "epoch" not in o.facts}
+    old = [a for a in allocations.live(tx, environment) if a.operation not in theirs and not a.is_over]
     for allocation in old:
         allocations.set_posture(tx, allocation.id, Posture.NO_PICKS, reason="a new owner takes the new sessions")
     return [a.id for a in old]

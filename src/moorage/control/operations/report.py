@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pydantic import TypeAdapter
 
@@ -71,6 +71,7 @@ async def assess(
         impact = _impact(tx, owner, deployment)
         expected = epoch if expected_epoch is None else expected_epoch
         decision = _decide(tx, owner, deployment, impact, rollback, expected, epoch, acknowledged, live)
+        decision = _name_winner(decision, owner)
         mode, why = _mode(tx, owner, asked)
         acknowledge = acknowledgement_digest(impact, expected_epoch=expected) if impact else None
         return Assessment(deployment, owner, epoch, impact, decision, acknowledge, live, mode, why)
@@ -97,7 +98,9 @@ def _decide(
     live: LiveCount,
 ) -> Decision:
     report = impact or nothing_built()
-    if rollback and owner and deployment.artifact:
+    # Data does not ask for the verb: an earlier deployment is a way back, also when it is called a promotion.
+    backwards = rollback or (owner is not None and deployment.number < owner.deployment_number)
+    if backwards and owner and deployment.artifact:
         target = (deployment.artifact, manifest_of(tx, deployment.artifact))
         since = impact_report(target, (owner.artifact, manifest_of(tx, owner.artifact)))
         return decide_rollback(
@@ -119,6 +122,16 @@ def _decide(
         live=live,
         now_ms=now_ms(),
     )
+
+
+def _name_winner(decision: Decision, owner: RouteOwner | None) -> Decision:
+    """Whoever read an old epoch is told who owns the route now."""
+    problem = decision.problem
+    if problem is None or problem.code != "epoch-stale":
+        return decision
+    winner = f"It belongs to deployment {owner.deployment_number}." if owner else "It belongs to nobody."
+    facts = {**problem.facts, "winner_deployment": owner.deployment_number if owner else None}
+    return replace(decision, problem=replace(problem, detail=f"{problem.detail} {winner}", facts=facts))
 
 
 def _mode(tx: Tx, owner: RouteOwner | None, asked: Mode | None) -> tuple[Mode, str]:
