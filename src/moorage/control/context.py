@@ -15,6 +15,7 @@ from moorage.domain.route import RouteOwner
 from moorage.store import log, routes
 from moorage.store.database import Database, Tx
 from moorage.system.clock import monotonic_s
+from moorage.system.proc import is_port_free
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,10 @@ class Control:
         live = self.live.live_edges()
         known = await self.db.read(lambda tx: tx.all("edges"))
         return {row["id"] for row in known if row["id"] not in live and row["acked_index"] < index}
+
+    def port_is_usable(self, port: int) -> bool:
+        """Whether no stranger on this host holds an app port (there is one host; a runner would tell too late)."""
+        return is_port_free(self.settings.app_host, port)
 
     def acked_index(self, tx: Tx) -> int:
         """The log index that every known edge has acknowledged (the whole log when there is no edge)."""

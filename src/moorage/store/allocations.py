@@ -7,7 +7,8 @@ state is derived from these rows under the `desired` revision.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import zlib
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -86,6 +87,7 @@ def plan(
     store_password: str,
     operation: str,
     acked_index: int,
+    usable: Callable[[int], bool] = lambda _port: True,
 ) -> Allocation:
     """Plan an allocation: number, port and store user are its own for ever.
 
@@ -93,7 +95,7 @@ def plan(
     until then. Raises Refused (`ports-exhausted`).
     """
     number = tx.next(NUMBER_COUNTER)
-    port = free_port(tx, acked_index)
+    port = free_port(tx, acked_index, usable)
     tx.run(
         "insert_allocation",
         number=number,
@@ -118,14 +120,18 @@ def plan(
     return created
 
 
-def free_port(tx: Tx, acked_index: int) -> int:
-    """A port of the fixed range that nobody has and no edge may still route to; ports are given in turn."""
+def free_port(tx: Tx, acked_index: int, usable: Callable[[int], bool] = lambda _port: True) -> int:
+    """A port of the fixed range that nobody has and no edge may still route to; ports are given in turn.
+
+    Each installation begins somewhere else in the range, so that two on one machine rarely meet; `usable` says
+    whether a stranger on the host holds a port. Raises Refused (`ports-exhausted`).
+    """
     taken = {row["port"] for row in tx.all("ports_taken", acked_index=acked_index)}
     count = APP_PORT_LAST - APP_PORT_FIRST + 1
-    start = tx.next("port") % count
+    start = (zlib.crc32(log.incarnation(tx).encode()) + tx.next("port")) % count
     for offset in range(count):
         port = APP_PORT_FIRST + (start + offset) % count
-        if port not in taken:
+        if port not in taken and usable(port):
             return port
     raise Refused(
         Problem(

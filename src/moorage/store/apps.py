@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -113,11 +114,13 @@ def environments(tx: Tx, app: str | None = None) -> tuple[Environment, ...]:
     return tuple(Environment(**row) for row in rows)
 
 
-def ensure_store(tx: Tx, environment_id: str, acked_index: int) -> Environment:
+def ensure_store(
+    tx: Tx, environment_id: str, acked_index: int, usable: Callable[[int], bool] = lambda _port: True
+) -> Environment:
     """Give the environment a session store (a port for it) unless it has one."""
     found = environment(tx, environment_id)
     if found.store_port is None:
-        tx.run("give_store_port", id=environment_id, port=allocations.free_port(tx, acked_index))
+        tx.run("give_store_port", id=environment_id, port=allocations.free_port(tx, acked_index, usable))
         tx.next(allocations.DESIRED_COUNTER)
     return environment(tx, environment_id)
 

@@ -235,6 +235,11 @@ def _port_problem(host: str, port: int, key: str, wrong: OSError) -> Problem:
     )
 
 
+def is_port_free(host: str, port: int) -> bool:
+    """Whether a TCP port could be listened on just now."""
+    return _bind_error(host, port) is None
+
+
 def _bind_error(host: str, port: int) -> OSError | None:
     with _tcp_socket(host) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections in TIME_WAIT do not count

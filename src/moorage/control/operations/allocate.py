@@ -26,7 +26,7 @@ def plan_allocation(
     assert deployment.artifact is not None
     acked = control.acked_index(tx)
     if apps.artifact(tx, deployment.artifact)["kind"] != STATIC_KIND:
-        apps.ensure_store(tx, environment.id, acked)
+        apps.ensure_store(tx, environment.id, acked, control.port_is_usable)
     return allocations.plan(
         tx,
         id=new_id(Prefix.ALLOCATION),
@@ -40,6 +40,7 @@ def plan_allocation(
         store_password=new_secret(),
         operation=operation,
         acked_index=acked,
+        usable=control.port_is_usable,
     )
 
 
