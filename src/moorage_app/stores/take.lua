@@ -1,6 +1,7 @@
 -- Writes an entry into a session: replaces exactly what was read, moves the lease between two holders' sets.
 -- KEYS: record, trace, quarantine, new holder's set, previous holder's set
--- ARGV: sha1 of the expected text or '-', new text, id, record ttl s, trace ttl s, quarantine time ms or '', quarantine ttl s
+-- ARGV: sha1 of the expected text or '-', new text, id, record ttl s,
+--   trace ttl s, quarantine time ms or '', quarantine ttl s
 local current = redis.call('GET', KEYS[1])
 if (current and redis.sha1hex(current) or '-') ~= ARGV[1] then
   return 0
