@@ -172,6 +172,7 @@ def test_what_people_see(furnished: Control, run: Run) -> None:
 
 def test_flags_may_stand_before_the_verb(furnished: Control, run: Run) -> None:
     assert run("--json", "apps").json == run("apps", "--json").json
+    assert run("--json", "secret", "list", "board").json["items"][0]["name"] == "API_KEY"
 
 
 def test_lists_are_what_the_api_says(furnished: Control, run: Run) -> None:

@@ -220,6 +220,14 @@ def test_a_follower_survives_a_lost_connection(board: Control, run: Run) -> None
     assert "healthy" in ran.out
 
 
+def test_a_follower_does_not_wait_for_a_broken_server(board: Control, run: Run) -> None:
+    path = f"/v1/operations/{PROMOTION_ID}"
+    board.on("GET", path, operation(PROMOTION_ID, "promotion", "requested"), Problem("internal", "A bug", status=500))
+    ran = run("promote", "board")
+    assert ran.code == Exit.UNEXPECTED
+    assert f"moorage ops {PROMOTION_ID} --follow" in ran.err
+
+
 @pytest.mark.parametrize(
     ("found", "code"),
     [

@@ -30,8 +30,13 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 KEY_SUFFIX_MAX_CHARS = 8  # `.promote`: a verb of two mutations derives the second key from the first
 RETRY_PAUSES_S = (0.2, 0.5, 1.0)  # a control plane that its supervisor restarts is back within two seconds
-NOT_NOW_STATUSES = frozenset({502, 503, 504})  # no answer, or none now: the same call may succeed later
+NOT_NOW_STATUSES = frozenset({502, 503, 504})
 ACKNOWLEDGEMENT_CODES = frozenset({"acknowledgement-required", "acknowledgement-stale"})
+
+
+def is_passing(wrong: Unavailable) -> bool:
+    """Whether there was no answer, or none now, so that the same call may succeed later."""
+    return wrong.problem.status in NOT_NOW_STATUSES
 
 
 class Exit(IntEnum):
@@ -112,7 +117,7 @@ class Call:
             try:
                 return await send()
             except Unavailable as lost:
-                if lost.problem.status not in NOT_NOW_STATUSES:
+                if not is_passing(lost):
                     raise
                 await pause(jitter(pause_s))
         return await send()
@@ -210,7 +215,7 @@ def exit_of(wrong: MoorageError) -> Exit:
     """The exit code of an error."""
     if wrong.problem.code in ACKNOWLEDGEMENT_CODES:
         return Exit.ACKNOWLEDGEMENT
-    if isinstance(wrong, Unavailable) and wrong.problem.status in NOT_NOW_STATUSES:
+    if isinstance(wrong, Unavailable) and is_passing(wrong):
         return Exit.UNREACHABLE
     return Exit.UNEXPECTED if wrong.problem.status == 500 else Exit.REFUSED
 

@@ -16,6 +16,7 @@ from rich.spinner import Spinner
 from rich.text import Text
 
 from moorage.cli.account import account_of, show_account
+from moorage.cli.call import is_passing
 from moorage.cli.screen import Screen
 from moorage.cli.words import command, lasted, plain, spaced
 from moorage.domain.errors import Problem, Unavailable
@@ -109,8 +110,8 @@ async def _operation(call: Call, id: str, *, after: int, wait_s: float) -> Opera
     while True:
         try:
             return await call.api.operation(id, after_seq=after, wait_s=wait_s)
-        except Unavailable:
-            if monotonic_s() > deadline:
+        except Unavailable as lost:
+            if monotonic_s() > deadline or not is_passing(lost):
                 raise
             if not warned:
                 call.screen.aside("The control plane does not answer; trying again ...")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from moorage.cli.call import Call, Exit, checked_app
+from moorage.cli.call import Call, Exit, checked_app, is_passing
 from moorage.domain.errors import Problem, Refused, Unavailable
 
 if TYPE_CHECKING:
@@ -136,8 +136,8 @@ async def _chunk(call: Call, number: int, offset: int) -> LogChunk:
     while True:
         try:
             return await call.api.logs(number, offset=offset, wait_s=0 if offset == TAIL_ONLY else POLL_WAIT_S)
-        except Unavailable:
-            if offset == TAIL_ONLY:
+        except Unavailable as lost:
+            if offset == TAIL_ONLY or not is_passing(lost):
                 raise
             if not warned:
                 call.screen.aside("The control plane does not answer; trying again ...")
