@@ -25,6 +25,7 @@ from moorage.control.loops.allocations import AllocationLoop
 from moorage.control.operations.engine import Engine
 from moorage.control.vault import Vault
 from moorage.domain.artifact import Manifest
+from moorage.domain.errors import Problem, Unavailable
 from moorage.domain.ids import Prefix
 from moorage.main.control import CODES
 from moorage.store import log
@@ -37,23 +38,29 @@ from tests.support.agents import InProcess, StandInBuilder, StandInEdge, StandIn
 T = TypeVar("T")
 ADMIN = "admin-token"
 EDGE, RUNNER = "edge-1", "runner-1"
+LOOP = "loop of "
 TOKENS = {EDGE: "edge-token", RUNNER: "runner-token"}
 
 
 class InterruptedDatabase(Database):
     """A database under which a process can die: the write of number `die_at` of the engine's operations never answers.
 
-    With `after` it is committed first, so that only the answer is lost.
+    With `after` it is committed first, so that only the answer is lost. The next `broken_count` writes of its loops and
+    operations fail as they do on a full disk.
     """
 
     def __init__(self, path: Path, clock: Callable[[], int]) -> None:
         super().__init__(path, clock)
         self.die_at, self.after, self.count = 0, False, 0
+        self.broken_count = 0
         self.dead = asyncio.Event()
         self.go_on = asyncio.Event()
 
     async def write(self, body: Callable[[Tx], T], *, actor: str = "system") -> T:
         task = asyncio.current_task()
+        if self.broken_count > 0 and task is not None and task.get_name().startswith((LOOP, Prefix.OPERATION)):
+            self.broken_count -= 1
+            raise Unavailable(Problem("database-unavailable", "The control database could not be written", status=503))
         if task is None or not task.get_name().startswith(Prefix.OPERATION):
             return await super().write(body, actor=actor)
         self.count += 1
@@ -91,7 +98,8 @@ class Plane:
         self.engine = Engine(self.control, CODES)
         self.allocations = AllocationLoop(self.control)
         if engine:
-            self.tasks = [asyncio.create_task(self.engine.run()), asyncio.create_task(self.allocations.run())]
+            loops = {"engine": self.engine.run(), "allocations": self.allocations.run()}
+            self.tasks = [asyncio.create_task(loop, name=LOOP + name) for name, loop in loops.items()]
         return self
 
     async def stop(self) -> None:

@@ -163,7 +163,7 @@ async def test_a_result_that_is_no_manifest_is_refused(world: World) -> None:
     good = built(job.token, manifest())
     for bad in (
         good.model_copy(update={"manifest": {"app": "board"}}),
-        good.model_copy(update={"artifact": "sha256:" + "0" * 64}),
+        good.model_copy(update={"artifact": "sha256:" + "0" * 63}),
         good.model_copy(update={"artifact": ""}),
     ):
         with pytest.raises(MoorageError) as wrong:

@@ -48,17 +48,17 @@ _HANDOVER = {
     "planned": ("refusing_new", "failed"),
     "refusing_new": ("cutting", "failed"),
     "cutting": ("storing", "failed"),
-    "storing": ("fenced",),
-    "fenced": ("admitting",),
+    "storing": ("fenced", "settled_with_losses"),
+    "fenced": ("admitting", "settled_with_losses"),
     "admitting": ("settled", "settled_with_losses"),
     "settled": (),
     "settled_with_losses": (),
     "failed": (),
 }
 _DRAIN = {
-    "draining": ("cutting",),
-    "cutting": ("fenced",),
-    "fenced": ("settled", "settled_with_losses"),
+    "draining": ("cutting", "failed"),
+    "cutting": ("fenced", "failed"),
+    "fenced": ("settled", "settled_with_losses", "failed"),
     "settled": (),
     "settled_with_losses": (),
     "failed": (),
@@ -73,7 +73,7 @@ _REPLACEMENT = {
     "failed": (),
     "canceled": (),
 }
-_DESTROY = {"requested": ("removing",), "removing": ("destroyed", "failed"), "destroyed": (), "failed": ()}
+_DESTROY = {"requested": ("removing", "failed"), "removing": ("destroyed", "failed"), "destroyed": (), "failed": ()}
 
 MACHINES: Mapping[Kind, Mapping[str, tuple[str, ...]]] = {
     Kind.DEPLOY: _DEPLOY,

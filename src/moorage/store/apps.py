@@ -69,7 +69,7 @@ def apps(tx: Tx) -> list[dict[str, Any]]:
 
 
 def delete_app(tx: Tx, name: str) -> None:
-    """Remove an app and everything that belongs to it."""
+    """Remove an app with its deployments and secrets; its environments must be closed and stay as history."""
     tx.run("delete_app", name=name)
 
 
@@ -151,7 +151,7 @@ def artifact(tx: Tx, digest: str) -> dict[str, Any]:
 
 
 def unused_artifacts(tx: Tx) -> tuple[str, ...]:
-    """Digests that no deployment names."""
+    """Digests that no deployment names and no allocation needs any more."""
     return tuple(row["digest"] for row in tx.all("artifacts_unused"))
 
 

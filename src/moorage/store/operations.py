@@ -186,6 +186,11 @@ def remember(tx: Tx, workspace: str, key: str, fingerprint: str, status: int, bo
     )
 
 
+def has_answers_before(tx: Tx, before_ms: int) -> bool:
+    """Whether `forget_answers` would drop anything."""
+    return tx.one("answers_before", before_ms=before_ms) is not None
+
+
 def forget_answers(tx: Tx, before_ms: int) -> None:
     """Drop idempotency records older than this."""
     tx.run("forget_answers", before_ms=before_ms)

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import structlog
+
 from moorage.control.context import Control
 from moorage.domain.allocation import Posture
+from moorage.domain.errors import Unavailable
 from moorage.domain.ids import Prefix
 from moorage.domain.limits import RESTART_BACKOFF_FIRST_S, RESTART_BACKOFF_MAX_S
 from moorage.domain.operation import Kind
@@ -17,9 +20,10 @@ from moorage.domain.route import RouteOwner
 from moorage.store import allocations, operations, routes
 from moorage.store.allocations import Allocation
 from moorage.store.database import Tx
-from moorage.system.clock import now_ms
+from moorage.system.clock import now_ms, pause
 from moorage.system.rand import new_id
 
+_log = structlog.get_logger()
 CRASH_WINDOW_S = 300.0
 PERIOD_S = 1.0
 _BUSY = frozenset({Kind.PROMOTION, Kind.ROLLBACK, Kind.REPLACEMENT, Kind.DESTROY})
@@ -48,7 +52,11 @@ class AllocationLoop:
         """For ever."""
         seen = -1
         while True:
-            await self.reconcile_once()
+            try:
+                await self.reconcile_once()
+            except Unavailable as failed:
+                _log.warning("allocations wait", problem=str(failed))
+                await pause(PERIOD_S)
             seen = await self._control.db.changes.wait(seen, PERIOD_S)
 
     async def reconcile_once(self) -> None:

@@ -8,6 +8,7 @@ import structlog
 
 from moorage.control.context import Control
 from moorage.domain.allocation import Posture
+from moorage.domain.errors import Unavailable
 from moorage.domain.limits import IDEMPOTENCY_KEPT_S
 from moorage.store import allocations, apps, log, operations, routes
 from moorage.store.apps import Environment
@@ -29,12 +30,15 @@ class RetentionLoop:
         """For ever."""
         while True:
             await pause(PERIOD_S)
-            await self.tidy_once()
+            try:
+                await self.tidy_once()
+            except Unavailable as failed:
+                _log.warning("retention waits", problem=str(failed))
 
     async def tidy_once(self) -> None:
         """One pass."""
         kept = self._control.settings.previews_kept
-        if await self._control.db.read(lambda tx: outdated_previews(tx, kept) or _log_is_long(tx)):
+        if await self._control.db.read(lambda tx: outdated_previews(tx, kept) or _log_is_long(tx) or _has_old_keys(tx)):
             await self._control.db.write(lambda tx: _tidy(tx, kept), actor="retention")
         unused = await self._control.db.read(apps.unused_artifacts)
         for digest in unused:
@@ -53,6 +57,14 @@ def outdated_previews(tx: Tx, kept: int) -> tuple[Environment, ...]:
     return tuple(found)
 
 
+def _keys_kept_since_ms() -> int:
+    return now_ms() - IDEMPOTENCY_KEPT_S * 1000
+
+
+def _has_old_keys(tx: Tx) -> bool:
+    return operations.has_answers_before(tx, _keys_kept_since_ms())
+
+
 def _log_is_long(tx: Tx) -> bool:
     row = tx.one("outbox_first")
     first = row["log_index"] if row and row["log_index"] else log.committed_index(tx)
@@ -69,6 +81,6 @@ def _tidy(tx: Tx, kept: int) -> None:
             allocations.set_posture(tx, allocation.id, Posture.CUT, reason="an older preview ends")
             allocations.set_want(tx, allocation.id, "stop", reason="an older preview ends")
         apps.close_environment(tx, environment.id)
-    operations.forget_answers(tx, now_ms() - IDEMPOTENCY_KEPT_S * 1000)
+    operations.forget_answers(tx, _keys_kept_since_ms())
     if _log_is_long(tx):
         tx.run("trim_outbox", through=log.committed_index(tx) - LOG_KEPT_COUNT)

@@ -139,7 +139,11 @@ class Engine:
         async with asyncio.TaskGroup() as group:
             seen = -1
             while True:
-                await self.start_once(group)
+                try:
+                    await self.start_once(group)
+                except Unavailable as failed:
+                    _log.warning("engine waits", problem=str(failed))
+                    await pause(RETRY_AFTER_S)
                 seen = await self._control.db.changes.wait(seen, 1.0)
 
     async def start_once(self, group: asyncio.TaskGroup) -> None:
@@ -158,6 +162,14 @@ class Engine:
         return operation.kind is not Kind.DEPLOY or "artifact" in operation.facts
 
     async def _work(self, operation: Operation) -> None:
+        """One lease of an operation. When even its end cannot be recorded, the next pass leases it anew."""
+        try:
+            await self._attempt(operation)
+        except Unavailable as failed:
+            _log.warning("operation waits", operation=operation.id, problem=str(failed))
+            await pause(RETRY_AFTER_S)
+
+    async def _attempt(self, operation: Operation) -> None:
         work = Work(self._control, operation)
         try:
             await self._codes[operation.kind](work)
@@ -172,9 +184,8 @@ class Engine:
                 lambda tx: store.refuse_late(tx, operation.id, operation.token, work.operation.state),
                 actor=self._control.boot,
             )
-        except Unavailable as failed:
-            _log.warning("operation waits", operation=operation.id, problem=str(failed))
-            await pause(RETRY_AFTER_S)  # the next pass leases it anew and goes on from its facts
+        except Unavailable:
+            raise
         except MoorageError as failed:
             await self._finish(work, failure_state(work.operation), failed.problem, {})
         except Exception as bug:  # noqa: BLE001 - one operation's bug must not stop the others

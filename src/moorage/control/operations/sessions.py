@@ -34,8 +34,8 @@ ACCOUNTS_SHOWN_COUNT = 5
 
 @asynccontextmanager
 async def store_of(environment: Environment) -> AsyncIterator[StoreAdmin | None]:
-    """The environment's store as its admin; None when the environment has no store."""
-    if environment.store_port is None:
+    """The environment's store as its admin; None when the environment has no store, or has ended and its store too."""
+    if environment.store_port is None or environment.closed_ms is not None:
         yield None
         return
     admin = StoreAdmin(environment.store_port, environment.store_password)

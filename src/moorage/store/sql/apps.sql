@@ -7,7 +7,7 @@ select * from apps where name = :name;
 -- name: apps  all apps
 select * from apps order by name;
 
--- name: delete_app  remove an app; deployments, environments and secrets go with it
+-- name: delete_app  remove an app; deployments and secrets go with it
 delete from apps where name = :name;
 
 -- name: insert_environment  create an environment
@@ -39,8 +39,10 @@ values (:digest, :app, :manifest, :size_bytes, :created_ms) on conflict (digest)
 -- name: artifact  one artifact by digest
 select * from artifacts where digest = :digest;
 
--- name: artifacts_unused  artifacts that no deployment names
-select digest from artifacts where digest not in (select artifact from deployments where artifact is not null);
+-- name: artifacts_unused  artifacts that no deployment names and nothing runs any more
+select digest from artifacts
+where digest not in (select artifact from deployments where artifact is not null)
+  and digest not in (select artifact from allocations where posture <> 'gone');
 
 -- name: delete_artifact  forget an artifact
 delete from artifacts where digest = :digest;

@@ -45,5 +45,8 @@ select * from idempotency where workspace = :workspace and key = :key;
 insert into idempotency (workspace, key, fingerprint, status, body, created_ms)
 values (:workspace, :key, :fingerprint, :status, :body, :created_ms);
 
+-- name: answers_before  whether there are keys that are old enough to be dropped
+select 1 from idempotency where created_ms < :before_ms limit 1;
+
 -- name: forget_answers  drop keys that are old enough
 delete from idempotency where created_ms < :before_ms;

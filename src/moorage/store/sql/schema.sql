@@ -20,7 +20,7 @@ create table apps (
 create table environments (
     number            integer primary key,
     id                text not null unique,
-    app               text not null references apps (name) on delete cascade,
+    app               text not null,     -- no reference: allocations that have been name it after the app's end
     kind              text not null check (kind in ('production', 'preview')),
     deployment_number integer,           -- previews only
     store_port        integer,           -- null: nothing here needs a session store
