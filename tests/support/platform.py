@@ -17,6 +17,8 @@ import httpx
 
 from moorage.client.api import Api
 from moorage.client.http import Http
+from moorage.runner.stores.config import StoreRecord, read_store_record
+from moorage.sessions.admin import StoreAdmin
 from moorage.system.rand import new_secret
 from moorage.wire.api import AllocationView, OperationView
 
@@ -129,6 +131,23 @@ class Platform:
         """The pid of one of the platform's own processes, as its supervisor has it."""
         document = json.loads((self.home / "run" / "processes.json").read_text())
         return next(int(row["pid"]) for row in document["processes"] if row["name"] == name)
+
+    async def store(self, app: str, *, environment: str = "production") -> StoreRecord:
+        """What the runner keeps of an environment's store: port, the admin's password, the process."""
+        async with self.api() as api:
+            port = next(s.port for s in (await api.status()).stores if (s.app, s.environment) == (app, environment))
+        records = [read_store_record(folder) for folder in (self.home / "stores").iterdir()]
+        return next(record for record in records if record and record.desired.port == port)
+
+    @asynccontextmanager
+    async def store_admin(self, app: str) -> AsyncIterator[StoreAdmin]:
+        """The store of an app's production as the platform's own admin."""
+        found = (await self.store(app)).desired
+        admin = StoreAdmin(found.port, found.admin_password)
+        try:
+            yield admin
+        finally:
+            await admin.close()
 
     async def finished(self, operation: str, *, timeout_s: float = 90.0) -> OperationView:
         """Wait for the end of an operation."""
