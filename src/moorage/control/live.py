@@ -54,6 +54,14 @@ class Live:
             return sum(counts)
         return 0 if self.live_edges() else None
 
+    def store_detail(self, environment: str) -> str:
+        """What keeps an environment's store from being ready, as the runner says it; empty when nothing does."""
+        for seen in self.runners.values():
+            for store in seen.report.stores:
+                if store.environment == environment and store.state != "ready":
+                    return f"Its session store is {store.state}. {store.detail}".strip()
+        return ""
+
     def store_state(self, environment: str) -> str:
         """What the runner says of an environment's store."""
         for seen in self.runners.values():

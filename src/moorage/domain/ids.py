@@ -7,7 +7,7 @@ from enum import StrEnum
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base32: no i, l, o, u
 _ENCODED_LENGTH = 26
-_PATTERN = re.compile(rf"^[a-z]{{3}}_[{_ALPHABET}]{{{_ENCODED_LENGTH}}}$")
+_PATTERN = re.compile(rf"[a-z]{{3}}_[{_ALPHABET}]{{{_ENCODED_LENGTH}}}")
 
 
 class Prefix(StrEnum):
@@ -33,4 +33,4 @@ def encode_id(prefix: Prefix, uuid7: bytes) -> str:
 
 def is_id(text: str, prefix: Prefix) -> bool:
     """Whether the text is a well-formed id of this noun."""
-    return bool(_PATTERN.match(text)) and text.startswith(f"{prefix}_")
+    return bool(_PATTERN.fullmatch(text)) and text.startswith(f"{prefix}_")

@@ -7,8 +7,8 @@ import re
 from moorage.domain.errors import Problem
 from moorage.domain.limits import NAME_LENGTH_MAX_CHARS
 
-_LABEL = re.compile(r"^[a-z](?:[a-z0-9-]*[a-z0-9])?$")
-_TOPOLOGY = re.compile(r"(?:^|-)(?:cell|region|zone|dc)(?:-?[a-z0-9]+)?(?:-|$)")
+_LABEL = re.compile(r"[a-z](?:[a-z0-9-]*[a-z0-9])?")
+_TOPOLOGY = re.compile(r"(?:^|-)(?:cell|region|zone|dc)(?:[0-9]+[a-z]?)?(?:-|$)")
 _CLOUD_REGION = re.compile(
     r"(?:^|-)(?:us|eu|ap|sa|ca|me|af|il|cn)-(?:north|south|east|west|central)(?:east|west)?-?[0-9]?(?:-|$)"
 )
@@ -23,7 +23,7 @@ def check_name(name: str, *, what: str = "name", topology: frozenset[str] = froz
     """
     if len(name) > NAME_LENGTH_MAX_CHARS:
         return _invalid(what, name, f"it has {len(name)} characters, {NAME_LENGTH_MAX_CHARS} are allowed")
-    if not _LABEL.match(name):
+    if not _LABEL.fullmatch(name):
         return _invalid(what, name, "lower-case letters, digits and hyphens, beginning with a letter")
     if "--" in name:
         return _invalid(what, name, "`--` is reserved for preview host names")

@@ -34,17 +34,23 @@ class Tx:
 
     def run(self, query: str, **values: Any) -> int:
         """Execute a named write; returns the number of rows it changed."""
-        return self._connection.execute(QUERIES[query], values).rowcount
+        return self._execute(query, values).rowcount
 
     def all(self, query: str, **values: Any) -> list[dict[str, Any]]:
         """All rows of a named query, as dictionaries by column name."""
-        cursor = self._connection.execute(QUERIES[query], values)
+        cursor = self._execute(query, values)
         names = [column[0] for column in cursor.description]
         return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
     def one(self, query: str, **values: Any) -> dict[str, Any] | None:
         """The first row, or None."""
         return next(iter(self.all(query, **values)), None)
+
+    def _execute(self, query: str, values: dict[str, Any]) -> sqlite3.Cursor:
+        try:
+            return self._connection.execute(QUERIES[query], values)
+        except OverflowError as wrong:
+            raise Refused(_out_of_range()) from wrong
 
     def next(self, counter: str) -> int:
         """Raise a named counter by one and return it; gapless, as a transaction that fails takes it back."""
@@ -234,6 +240,16 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
             )
         )
     connection.executescript(f"begin immediate;\n{schema()}\npragma user_version = {SCHEMA_VERSION};\ncommit;")
+
+
+def _out_of_range() -> Problem:
+    return Problem(
+        "number-out-of-range",
+        "A number of the request is too large",
+        "Numbers have at most 63 bits and a sign.",
+        "Nothing that exists has this number.",
+        status=422,
+    )
 
 
 def _unavailable(failed: sqlite3.Error) -> Unavailable:

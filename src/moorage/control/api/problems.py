@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import structlog
@@ -15,13 +15,14 @@ from moorage.domain.errors import MoorageError, Problem
 from moorage.wire.problem import CONTENT_TYPE, problem_document
 
 _log = structlog.get_logger()
-RETRY_AFTER_S = "1"
+_HEADERS = {503: {"Retry-After": "1"}, 401: {"WWW-Authenticate": "Bearer"}}  # RFC 9110 sections 10.2.3 and 11.6.1
 
 
-def answer(problem: Problem) -> Response:
+def answer(problem: Problem, more: Mapping[str, str] | None = None) -> Response:
     """The HTTP answer of a problem."""
-    headers = {"Retry-After": RETRY_AFTER_S} if problem.status == 503 else {}
-    return JSONResponse(problem_document(problem), status_code=problem.status, media_type=CONTENT_TYPE, headers=headers)
+    document = problem_document(problem)
+    headers = {**_HEADERS.get(problem.status, {}), **(more or {})}
+    return JSONResponse(document, status_code=problem.status, media_type=CONTENT_TYPE, headers=headers)
 
 
 def invalid_request(errors: Sequence[Any]) -> Problem:
@@ -67,8 +68,10 @@ def install(app: FastAPI) -> None:
 
     async def on_http(_request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
+        if isinstance(error.__cause__, MoorageError):  # refused while the body was being read
+            return answer(error.__cause__.problem)
         code = _HTTP_CODES.get(error.status_code, "http-error")
-        return answer(Problem(code, str(error.detail), status=error.status_code))
+        return answer(Problem(code, str(error.detail), status=error.status_code), error.headers)
 
     async def on_bug(request: Request, error: Exception) -> Response:
         _log.exception("request failed by a bug", path=request.url.path, error=repr(error))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -40,6 +41,7 @@ from moorage.wire.message import Message
 
 Wait = Annotated[float, Query(ge=0, le=LONG_POLL_MAX_S, description="seconds to wait for news")]
 LOG_CHUNK_BYTES = 64 << 10
+_PINNED = re.compile(r"([0-9]{1,18})-")  # a pin begins with the number of its allocation
 
 
 def reads(control: Control) -> APIRouter:
@@ -130,14 +132,23 @@ def _routes(router: APIRouter, control: Control) -> None:
         return _json(await control.db.read(lambda tx: _explanation(control, tx, url, pin)))
 
 
-def _explanation(control: Control, tx: Tx, url: str, pin: str | None) -> Explanation:
-    parts = urlsplit(url if "//" in url else f"//{url}")
-    key = (parts.hostname or "").lower()
+def _host(url: str) -> str:
+    """The route key of a URL. Raises Refused (`url-invalid`)."""
+    try:
+        key = (urlsplit(url if "//" in url else f"//{url}").hostname or "").lower()
+    except ValueError:
+        key = ""
     if not key:
         raise Refused(Problem("url-invalid", "This is not a URL", url, "For example http://board.localhost:7080/", 422))
+    return key
+
+
+def _explanation(control: Control, tx: Tx, url: str, pin: str | None) -> Explanation:
+    key = _host(url)
     owner = routes.owner(tx, key)
     found = [a for a in allocations.live(tx) if owner and a.environment_number == owner.environment]
-    number = int(pin.partition("-")[0]) if pin and pin.partition("-")[0].isdigit() else None
+    pinned = _PINNED.match(pin or "")
+    number = int(pinned[1]) if pinned else None
     told = explain(owner, [a.endpoint for a in found], number)
     reasons = {c.number: c for c in told.candidates}
     environment = apps.environment_numbered(tx, owner.environment) if owner else None

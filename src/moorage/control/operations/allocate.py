@@ -55,12 +55,12 @@ async def wait_ready(work: Work, allocation: str, *, timeout_s: float, failed_st
         return current.state is State.READY or current.is_over
 
     if not await work.wait(settled, timeout_s=timeout_s) or found["now"].state is not State.READY:
-        raise Ended(failed_state, not_ready(found["now"]))
+        raise Ended(failed_state, not_ready(found["now"], work.control.live.store_detail(found["now"].environment)))
     return found["now"]
 
 
-def not_ready(allocation: Allocation) -> Problem:
-    """Why an allocation did not become ready, with the app's last lines."""
+def not_ready(allocation: Allocation, store: str = "") -> Problem:
+    """Why an allocation did not become ready, with the app's last lines; `store` is what its session store lacks."""
     reason = allocation.reason or "ready-timeout"
     facts: dict[str, Any] = {
         "allocation": allocation.number,
@@ -71,7 +71,7 @@ def not_ready(allocation: Allocation) -> Problem:
     return Problem(
         f"allocation-{reason}" if not reason.startswith("artifact") else reason,
         "The app did not become ready",
-        allocation.detail or f"Allocation {allocation.number} is {allocation.state}.",
+        allocation.detail or f"Allocation {allocation.number} is {allocation.state}. {store}".strip(),
         f"Look at its log: moorage logs {allocation.number}",
         facts=facts,
     )

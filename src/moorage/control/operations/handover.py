@@ -15,10 +15,11 @@ from moorage.control.operations.engine import Finished, Work
 from moorage.domain.allocation import Posture
 from moorage.domain.errors import MoorageError, Problem, Unavailable
 from moorage.domain.limits import STORED_WAIT_S
+from moorage.domain.operation import Kind
 from moorage.domain.session import Outcome
 from moorage.sessions.account import Phase
 from moorage.sessions.evidence import SessionEvidence
-from moorage.store import allocations, log, routes
+from moorage.store import allocations, log, operations, routes
 from moorage.store.database import Tx
 from moorage.system.clock import monotonic_s, now_ms, pause
 from moorage_app.contract import NoticeKind
@@ -27,6 +28,8 @@ POLL_S = 0.02
 SETTLE_POLL_S = 0.2
 NEARLY_SETTLED_S = 3.0  # a promotion waits this long for the last sessions, then goes on and says so
 FENCE_RETRY_S = 0.25
+TURN_WAIT_S = 30.0
+_HOLDING = frozenset({"refusing_new", "cutting", "storing", "fenced"})
 
 
 async def run(work: Work) -> None:
@@ -52,6 +55,7 @@ async def _refuse_new(work: Work) -> None:
     """Hold reconnects, refuse upgrades to the old, then read who is attached: nobody new can come meanwhile."""
     await sessions.require_store(work)
     if work.operation.state == "planned":
+        await _wait_for_turn(work)
         await work.commit("refusing_new", lambda tx: _hold(work, tx, True, Posture.NO_UPGRADES), "reconnects are held")
     await work.control.edges_reach(work.facts["log_index"])
     if "baseline" not in work.facts:
@@ -59,6 +63,21 @@ async def _refuse_new(work: Work) -> None:
         named = sum(len(entry["named"]) for entry in found["baseline"].values())
         sockets = sum(entry["sockets"] or 0 for entry in found["baseline"].values())
         await work.stage("refusing_new", f"{named} sessions known by name, {sockets} sockets attached", **found)
+
+
+async def _wait_for_turn(work: Work) -> None:
+    """One hand-over of a route at a time may hold its reconnects: an earlier one releases them first."""
+
+    def free(tx: Tx) -> bool:
+        return not any(
+            other.kind is Kind.HANDOVER
+            and other.id != work.operation.id
+            and other.input["route_key"] == work.input["route_key"]
+            and other.state in _HOLDING
+            for other in operations.unfinished(tx)
+        )
+
+    await work.wait(free, timeout_s=TURN_WAIT_S)
 
 
 def _hold(work: Work, tx: Tx, held: bool, posture: Posture | None) -> dict[str, Any]:

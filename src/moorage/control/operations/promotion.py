@@ -84,6 +84,7 @@ async def _check_policy(work: Work) -> Assessment:
         impact=impact_facts(assessment.impact),
         live_sessions=assessment.live.sessions,
         live_sessions_at_ms=assessment.live.at_ms,
+        **await work.read(lambda tx: _declared(work, tx, assessment)),
         mode=assessment.mode,
         mode_reason=assessment.mode_reason,
     )
@@ -99,6 +100,20 @@ async def _check_policy(work: Work) -> Assessment:
             ),
         )
     return assessment
+
+
+def _declared(work: Work, tx: Tx, assessment: Assessment) -> dict[str, Any]:
+    """What the apps declare in moorage.toml: the candidate how long to bake, the serving one how long to drain."""
+    candidate = _facts_of(tx, assessment.deployment.artifact)
+    serving = _facts_of(tx, assessment.owner.artifact if assessment.owner else None)
+    return {
+        "bake_s": float(candidate.get("promotion_bake_s", work.control.settings.bake_s)),
+        "drain_deadline_s": float(serving.get("promotion_drain_deadline_s", DRAIN_DEADLINE_S)),
+    }
+
+
+def _facts_of(tx: Tx, artifact: str | None) -> dict[str, Any]:
+    return dict(manifest_of(tx, artifact).facts) if artifact else {}
 
 
 def impact_facts(impact: ImpactReport | None) -> dict[str, Any]:
@@ -211,7 +226,7 @@ async def _bake(work: Work) -> None:
     """Watch the new owner serve before anything of the old is given up."""
     if "baked" in work.facts:
         return
-    await pause(work.control.settings.bake_s)
+    await pause(work.facts["bake_s"])
 
     def unwell(tx: Tx) -> list[str]:
         return [id for id in work.facts["allocations"] if not _is_ready(tx, id)]
@@ -287,7 +302,7 @@ def _start_child(work: Work, tx: Tx, old: list[str]) -> dict[str, Any]:
             "old": old,
             "new": work.facts["allocations"],
             "environment": work.facts["environment"],
-            "deadline_s": work.input.get("drain_deadline_s") or DRAIN_DEADLINE_S,
+            "deadline_s": work.input.get("drain_deadline_s") or work.facts["drain_deadline_s"],
             "settle_s": SETTLE_WAIT_S,
         },
     )
