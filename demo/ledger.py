@@ -45,7 +45,8 @@ def check_kept(people: Sequence[Person], before: Mapping[str, int]) -> None:
     expect(all(welcome.draft_kept for welcome in first), "every draft came back exactly as it was typed")
     expect(sum(welcome.changes_lost for welcome in first) == 0, "no acknowledged change was lost")
     pauses = sorted(welcome.pause_s or 0.0 for welcome in first)
-    say(f"   from a lost socket to the next welcome: median {pauses[len(pauses) // 2] * 1000:.0f} ms, longest {pauses[-1] * 1000:.0f} ms")
+    median, longest = pauses[len(pauses) // 2] * 1000, pauses[-1] * 1000
+    say(f"   from a lost socket to the next welcome: median {median:.0f} ms, longest {longest:.0f} ms")
 
 
 def _counts(outcomes: Mapping[str, str]) -> str:

@@ -108,9 +108,7 @@ def fresh_home() -> Path:
     home = Path(os.environ.get("DEMO_HOME", ".demo")).resolve()
     if home.exists():
         if not (home / MARK).exists():
-            raise DemoFailedError(
-                f"{home} exists and was not made by the demo; set DEMO_HOME to another folder"
-            )
+            raise DemoFailedError(f"{home} exists and was not made by the demo; set DEMO_HOME to another folder")
         _run(home, ("down",))
         shutil.rmtree(home)
     home.mkdir(parents=True)

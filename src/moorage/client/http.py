@@ -23,6 +23,7 @@ class Http:
             headers={"Authorization": f"Bearer {token}"},
             timeout=httpx.Timeout(REPLY_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
             trust_env=False,
+            verify=base.startswith("https"),  # loading the CA bundle costs 50 ms that plain HTTP does not need
         )
 
     async def close(self) -> None:

@@ -178,7 +178,8 @@ def _record(tx: Tx, id: str, report: BuildReport) -> BuildReply:
             report.hint,
             facts={"log_tail": list(report.log_tail)},
         )
-        _advance(tx, operation, "fetching", report.token)
+        if operation.state == "queued":
+            operations.record(tx, id, "fetching", token=report.token)
         _finish(tx, operation, report, report.stage, problem)
         return BuildReply(go_on=False)
     facts: dict[str, Any] = {}
@@ -195,9 +196,10 @@ def _record(tx: Tx, id: str, report: BuildReport) -> BuildReply:
 def _advance(tx: Tx, operation: Operation, wanted: str, token: int) -> str:
     """Pass every stage up to the wanted one; the state then. The machine never goes back: a worker that begins anew
     after an earlier one died stays where that one had come to."""
-    for passed in _ORDER[_ORDER.index(operation.state) + 1 : _ORDER.index(wanted) + 1]:
+    reached = max(operation.state, wanted, key=_ORDER.index)
+    for passed in _ORDER[_ORDER.index(operation.state) + 1 : _ORDER.index(reached)]:
         operations.record(tx, operation.id, passed, token=token)
-    return max(operation.state, wanted, key=_ORDER.index)
+    return reached
 
 
 def _check_artifact(report: BuildReport) -> None:

@@ -229,10 +229,22 @@ def _piece(path: Path, offset: int) -> tuple[str, int]:
         start = max(0, size - LOG_CHUNK_BYTES) if offset < 0 else offset if offset <= size else 0
         with path.open("rb") as handle:
             handle.seek(start)
-            data = handle.read(LOG_CHUNK_BYTES)
+            data = whole_characters(handle.read(LOG_CHUNK_BYTES))
     except FileNotFoundError:
         return "", max(offset, 0)
     return data.decode(errors="replace"), start + len(data)
+
+
+def whole_characters(data: bytes) -> bytes:
+    """The bytes without a UTF-8 character that is cut off at their end (at most 3 bytes; RFC 3629)."""
+    for cut in range(1, min(4, len(data))):
+        lead = data[-cut]
+        if lead & 0xC0 == 0xC0:
+            needed = 2 if lead < 0xE0 else 3 if lead < 0xF0 else 4
+            return data[:-cut] if needed > cut else data
+        if lead < 0x80:
+            return data
+    return data
 
 
 def _status(router: APIRouter, control: Control) -> None:

@@ -9,7 +9,6 @@ from typing import Any
 
 from moorage.control.operations import sessions
 from moorage.control.operations.engine import Work
-from moorage.control.operations.handover import describe
 from moorage.domain.allocation import Posture
 from moorage.domain.errors import Unavailable
 from moorage.domain.session import Account, Outcome
@@ -37,10 +36,8 @@ async def run(work: Work) -> None:
     if work.operation.state == "cutting":
         await _fence(work)
     final = await _final(work)
-    bad = final.counts[Outcome.LOST] + final.counts[Outcome.UNKNOWN]
-    await work.stage(
-        "settled_with_losses" if bad else "settled", describe(final.counts), account=sessions.account_facts(final)
-    )
+    state, note = sessions.closing(final, work)
+    await work.stage(state, note, account=sessions.account_facts(final, work))
 
 
 async def _tell(work: Work) -> None:
@@ -68,8 +65,8 @@ async def _watch(work: Work) -> None:
         except Unavailable:
             await pause(SAMPLE_S)
             continue
-        if describe(account.counts) != told:
-            told = describe(account.counts)
+        if sessions.describe(account.counts) != told:
+            told = sessions.describe(account.counts)
             await work.stage("draining", told, account=sessions.account_facts(account))
         await pause(SAMPLE_S)
     await work.stage("draining", "the deadline has come", deadline_reached=True)

@@ -7,7 +7,6 @@ Before the cut it can be called off and nothing is lost; after the cut there is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from moorage.control.operations import sessions
@@ -222,15 +221,5 @@ async def _settle(work: Work) -> None:
             )
         await pause(SETTLE_POLL_S)
     final = await sessions.account_now(work, Phase.SETTLED)
-    bad = final.counts[Outcome.LOST] + final.counts[Outcome.UNKNOWN]
-    await work.stage(
-        "settled_with_losses" if bad else "settled",
-        describe(final.counts),
-        account=sessions.account_facts(final),
-    )
-
-
-def describe(counts: Mapping[Outcome, int]) -> str:
-    """An account in one line: every outcome that occurs."""
-    told = [f"{number} {outcome}" for outcome, number in counts.items() if number]
-    return ", ".join(told) if told else "no session was attached"
+    state, note = sessions.closing(final, work)
+    await work.stage(state, note, account=sessions.account_facts(final, work))

@@ -11,7 +11,6 @@ from typing import Any
 from moorage.control.operations import sessions
 from moorage.control.operations.allocate import READY_MARGIN_S, plan_allocation, stop_allocations, wait_ready
 from moorage.control.operations.engine import Ended, Work
-from moorage.control.operations.handover import describe
 from moorage.control.operations.promotion import HANDOVER_PATIENCE_S
 from moorage.control.operations.report import manifest_of
 from moorage.domain.allocation import Posture
@@ -21,7 +20,6 @@ from moorage.domain.ids import Prefix
 from moorage.domain.limits import DRAIN_DEADLINE_S, SETTLE_WAIT_S
 from moorage.domain.operation import Kind, is_final
 from moorage.domain.promotion import Mode, choose_mode
-from moorage.domain.session import Outcome
 from moorage.sessions.account import Phase
 from moorage.store import allocations, apps, operations, routes
 from moorage.store.database import Tx
@@ -130,10 +128,8 @@ async def _settle(work: Work) -> None:
         await pause(SETTLE_POLL_S)
         account = await sessions.account_now(work, Phase.CUT)
     final = await sessions.account_now(work, Phase.SETTLED)
-    bad = final.counts[Outcome.LOST] + final.counts[Outcome.UNKNOWN]
-    await work.stage(
-        "settled_with_losses" if bad else "settled", describe(final.counts), account=sessions.account_facts(final)
-    )
+    state, note = sessions.closing(final, work)
+    await work.stage(state, note, account=sessions.account_facts(final, work))
 
 
 async def _move(work: Work) -> None:

@@ -7,7 +7,7 @@ edge counts sockets, and a socket that is gone has ended.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from typing import Any
@@ -30,6 +30,7 @@ from moorage.wire.api import SessionRow, SessionsView
 
 ROWS_KEPT_COUNT = 500  # rows of an account that are kept with the operation; counts are always whole
 ACCOUNTS_SHOWN_COUNT = 5
+EDGE_WAIT_S = 3.0  # sockets are counted at edges; one that restarts is back within this time
 
 
 @asynccontextmanager
@@ -62,6 +63,7 @@ async def read_baseline(work: Work, old: Sequence[str]) -> dict[str, Any]:
     """What is attached to each old allocation now: sessions by name where there is an SDK, sockets at the edges."""
     environment = await environment_of(work)
     numbers = await work.read(lambda tx: _numbers(tx, old))
+    await work.wait(lambda _tx: bool(work.control.live.live_edges()), timeout_s=EDGE_WAIT_S)
     found: dict[str, Any] = {}
     async with store_of(environment) as admin:
         for id in old:
@@ -153,10 +155,32 @@ def _some(counts: dict[tuple[Outcome, str], int]) -> dict[tuple[Outcome, str], i
     return {key: count for key, count in counts.items() if count}
 
 
-def account_facts(account: Account) -> dict[str, Any]:
-    """An account as JSON values, with a row per named session."""
+def account_facts(account: Account, work: Work | None = None) -> dict[str, Any]:
+    """An account as JSON values, with a row per named session, and what it could not count."""
     rows = [_row(fate) for fate in account.fates[:ROWS_KEPT_COUNT]]
-    return {**summary(account), "rows": rows, "at_ms": now_ms()}
+    return {**summary(account), "rows": rows, "uncounted": uncounted(work) if work else [], "at_ms": now_ms()}
+
+
+def uncounted(work: Work) -> list[int]:
+    """Old allocations (by number) whose sockets no live edge could count when the account was opened."""
+    entries = work.facts.get("baseline", {}).values()
+    return [entry["number"] for entry in entries if not entry["sdk"] and entry["sockets"] is None]
+
+
+def closing(account: Account, work: Work) -> tuple[str, str]:
+    """The final state of a move and its line: `settled` only when every session is accounted for."""
+    bad = account.counts[Outcome.LOST] + account.counts[Outcome.UNKNOWN]
+    missing = uncounted(work)
+    note = describe(account.counts)
+    if missing:
+        note += f"; the sockets of allocation {', '.join(map(str, missing))} were not counted: no edge was live"
+    return ("settled_with_losses" if bad or missing else "settled"), note
+
+
+def describe(counts: Mapping[Outcome, int]) -> str:
+    """An account in one line: every outcome that occurs."""
+    told = [f"{number} {outcome}" for outcome, number in counts.items() if number]
+    return ", ".join(told) if told else "no session was attached"
 
 
 def _row(fate: Fate) -> dict[str, Any]:
