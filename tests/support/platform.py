@@ -20,7 +20,7 @@ from moorage.client.http import Http
 from moorage.runner.stores.config import StoreRecord, read_store_record
 from moorage.sessions.admin import StoreAdmin
 from moorage.system.rand import new_secret
-from moorage.wire.api import AllocationView, OperationView
+from moorage.wire.api import AllocationView, EdgeView, OperationView, PromoteRequest
 
 COMMAND_TIMEOUT_S = 180.0
 MOORAGE = (sys.executable, "-m", "moorage.main")
@@ -93,6 +93,18 @@ class Platform:
         async with self.api() as api:
             operations = [o for o in await api.operations(app) if o.kind == "promotion"]
         return await self.finished(operations[0].id)
+
+    async def begin_promote(self, app: str, number: int, *, epoch: int, **more: Any) -> str:
+        """Start a promotion through the API, expecting this epoch; its operation."""
+        request = PromoteRequest(deployment=number, expected_epoch=epoch, **more)
+        async with self.api() as api:
+            return (await api.promote(app, request, key=key())).operation
+
+    async def edge(self) -> EdgeView:
+        """The one edge as the control plane sees it."""
+        async with self.api() as api:
+            (found,) = (await api.status()).edges
+        return found
 
     async def serve(self, folder: Path, *flags: str) -> tuple[str, int]:
         """Deploy and promote a folder; fails unless it is healthy."""

@@ -1,0 +1,96 @@
+"""Requests of strangers: many at once, without a cookie unless one is given, each answer kept."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import Any
+
+import httpx
+from websockets.asyncio.client import ClientConnection, connect
+
+from moorage.system.clock import pause
+from tests.support.platform import Platform
+
+AT_ONCE = 20
+PATIENCE_S = 30.0
+
+
+def stranger(platform: Platform) -> httpx.AsyncClient:
+    """A client of the edge that forgets every cookie."""
+    nothing = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
+    return httpx.AsyncClient(
+        base_url=f"http://127.0.0.1:{platform.http_port}", cookies=nothing, trust_env=False, timeout=PATIENCE_S
+    )
+
+
+async def ask_many(platform: Platform, host: str, count: int, **headers: str) -> list[httpx.Response]:
+    """`count` requests to a host, AT_ONCE at a time."""
+    door = asyncio.Semaphore(AT_ONCE)
+    async with stranger(platform) as client:
+
+        async def ask() -> httpx.Response:
+            async with door:
+                return await client.get("/", headers={"Host": f"{host}:{platform.http_port}", **headers})
+
+        return await asyncio.gather(*(ask() for _ in range(count)))
+
+
+@dataclass
+class Traffic:
+    """What a steady stream of requests was answered: `failures` holds everything but a 200."""
+
+    answered: int = 0
+    failures: list[str] = field(default_factory=list)
+    deployments: list[str] = field(default_factory=list)  # each change of who answers, in order
+
+    def take(self, answer: httpx.Response) -> None:
+        """Count one answer."""
+        self.answered += 1
+        if answer.status_code != 200:
+            self.failures.append(f"{answer.status_code} {answer.text[:100]}")
+        elif self.deployments[-1:] != [answer.json()["deployment"]]:
+            self.deployments.append(answer.json()["deployment"])
+
+
+@asynccontextmanager
+async def traffic(platform: Platform, host: str, *, clients: int = 3, pause_s: float = 0.005) -> AsyncIterator[Traffic]:
+    """Requests without end, of several clients, as long as the block runs."""
+    seen = Traffic()
+
+    async def ask_on() -> None:
+        async with stranger(platform) as client:
+            while True:
+                try:
+                    seen.take(await client.get("/", headers={"Host": f"{host}:{platform.http_port}"}))
+                except httpx.HTTPError as failed:
+                    seen.failures.append(repr(failed))
+                await pause(pause_s)
+
+    tasks = [asyncio.create_task(ask_on()) for _ in range(clients)]
+    try:
+        yield seen
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@asynccontextmanager
+async def attached(platform: Platform, host: str, path: str = "/") -> AsyncIterator[ClientConnection]:
+    """A socket that stays attached to whoever it was given to, as long as the block runs."""
+    url = f"ws://{host}:{platform.http_port}{path}"
+    async with connect(
+        url, host="127.0.0.1", port=platform.http_port, proxy=None, ping_interval=None, close_timeout=1
+    ) as socket:
+        yield socket
+
+
+def who(answer: httpx.Response) -> dict[str, Any]:
+    """Who answered, in the words of the tiny app."""
+    assert answer.status_code == 200, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
