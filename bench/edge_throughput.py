@@ -66,7 +66,7 @@ frontend static
     http-request return status 200 content-type text/plain string hello
 """
 _PEER = """
-    retries 3
+    retries 1
     retry-on conn-failure
     option http-restrict-req-hdr-names delete
 frontend peer

@@ -1,4 +1,4 @@
-"""A small real HTTP/1.1 and WebSocket server: what the edge's requests end at. It says its name and what it was sent."""
+"""A small real HTTP/1.1 and WebSocket server that requests end at. It says its name and what it was sent."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import hashlib
 import json
 
 _ACCEPT = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+_CLOSE = 0x88  # first byte of a close frame; these clients send nothing else
 
 
 class App:
@@ -21,7 +22,7 @@ class App:
         self.upgraded = 0
         self.upgraded_at_s: list[float] = []
         self._server: asyncio.Server | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._writers: set[asyncio.StreamWriter] = set()
 
     @property
     def port(self) -> int:
@@ -34,14 +35,12 @@ class App:
     async def close(self) -> None:
         assert self._server is not None
         self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for writer in self._writers:
+            writer.transport.abort()
+        await self._server.wait_closed()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
+        self._writers.add(writer)
         self.connections += 1
         try:
             while head := await reader.readuntil(b"\r\n\r\n"):
@@ -53,7 +52,7 @@ class App:
         except (asyncio.IncompleteReadError, OSError):
             return
         finally:
-            self._tasks.discard(task)
+            self._writers.discard(writer)
             writer.close()
 
     async def _answer(self, head: bytes, writer: asyncio.StreamWriter) -> None:
@@ -63,7 +62,9 @@ class App:
             raise OSError("the test asked for it")
         status = "503 Service Unavailable" if " /own-503" in line else "200 OK"
         body = json.dumps({"app": self.name, "line": line, "headers": headers}).encode()
-        writer.write(b"HTTP/1.1 %s\r\nContent-Type: text/x-own\r\nContent-Length: %d\r\n\r\n" % (status.encode(), len(body)))
+        writer.write(
+            b"HTTP/1.1 %s\r\nContent-Type: text/x-own\r\nContent-Length: %d\r\n\r\n" % (status.encode(), len(body))
+        )
         writer.write(body)
         await writer.drain()
 
@@ -80,7 +81,9 @@ class App:
         self.upgraded += 1
         self.upgraded_at_s.append(asyncio.get_running_loop().time())
         try:
-            while await reader.read(4096):
-                pass
+            while frames := await reader.read(4096):
+                if frames[0] == _CLOSE:
+                    writer.write(bytes([_CLOSE, 0]))
+                    return
         finally:
             self.attached -= 1

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,13 @@ from tests.support.waiting import wait_until
 HOST = "board.localhost"
 
 
+def _new_client() -> httpx.AsyncClient:
+    """A new connection per request, and no cookies but those that a test sends."""
+    no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
+    limits = httpx.Limits(max_keepalive_connections=0)
+    return httpx.AsyncClient(trust_env=False, timeout=30, limits=limits, cookies=no_cookies)
+
+
 @dataclass
 class Edge:
     """One edge under test: its proxy's process, and an agent when one was started."""
@@ -40,6 +49,7 @@ class Edge:
     running: asyncio.Task[None] | None = None
     apps: dict[str, App] = field(default_factory=dict)
     agent_settings: Mapping[str, Any] = field(default_factory=dict)
+    client: httpx.AsyncClient = field(default_factory=_new_client)
 
     @property
     def url(self) -> str:
@@ -80,9 +90,11 @@ class Edge:
     async def in_force(self) -> None:
         """Wait until the agent has said that everything committed is in force."""
         await wait_until(
-            lambda: bool(self.ledger.reports)
-            and self.ledger.last_report.applied_index == self.ledger.index
-            and self.ledger.last_report.incarnation == self.ledger.incarnation,
+            lambda: (
+                bool(self.ledger.reports)
+                and self.ledger.last_report.applied_index == self.ledger.index
+                and self.ledger.last_report.incarnation == self.ledger.incarnation
+            ),
             what="the whole log in force",
         )
 
@@ -105,8 +117,26 @@ class Edge:
         fields = {"Host": host, **{name.replace("_", "-"): value for name, value in headers.items()}}
         if pin is not None:
             fields["Cookie"] = f"{PIN_COOKIE}={pin}"
-        async with httpx.AsyncClient(trust_env=False, timeout=30) as client:
-            return await client.get(self.url + path, headers=fields)
+        return await self.client.get(self.url + path, headers=fields)
+
+    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A raw connection to the public port."""
+        return await asyncio.open_connection("127.0.0.1", self.settings.http_port, limit=1 << 20)
+
+    async def read_answer(self, reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
+        """Head and body of one answer with a content length."""
+        head = await reader.readuntil(b"\r\n\r\n")
+        found = re.search(rb"content-length: (\d+)", head, re.IGNORECASE)
+        return head, await reader.readexactly(int(found.group(1))) if found else b""
+
+    async def raw(self, head: str) -> tuple[bytes, bytes]:
+        """Exactly these bytes on a connection of their own; head and body of the answer."""
+        reader, writer = await self.connect()
+        writer.write(head.encode("latin-1"))
+        try:
+            return await asyncio.wait_for(self.read_answer(reader), 20)
+        finally:
+            writer.close()
 
     async def pin_of(self, host: str = HOST) -> str:
         answer = await self.get(host=host)
@@ -178,6 +208,7 @@ async def running_edge(directory: Path, *, agent: Mapping[str, Any] | None = Non
     finally:
         if edge.running is not None:
             await edge.kill_agent()
+        await edge.client.aclose()
         for app in edge.apps.values():
             await app.close()
         if edge.process.returncode is None:

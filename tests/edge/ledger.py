@@ -131,9 +131,7 @@ class Ledger:
         )
 
     def _empty(self) -> Snapshot:
-        return Snapshot(
-            incarnation=self.incarnation, index=0, issued_ms=1, pin_key=PIN_KEY, routes=(), allocations=()
-        )
+        return Snapshot(incarnation=self.incarnation, index=0, issued_ms=1, pin_key=PIN_KEY, routes=(), allocations=())
 
     def restart(self, incarnation: str) -> None:
         """Another history under another name."""

@@ -26,12 +26,12 @@ _log = get_log("moorage.edge.keep")
 
 
 class Keeper:
-    """The proxy and what is known of it. `actual` None: unknown, to be observed."""
+    """The proxy and what is known of it. `identity` is the process that was last brought in step (None: none yet)."""
 
     def __init__(self, proxy: Proxy) -> None:
         self.identity: ProxyIdentity | None = None
         self._proxy = proxy
-        self._actual: ActualProxy | None = None
+        self._actual: ActualProxy | None = None  # unknown: to be observed
         self._closed = False
         self._forgotten: frozenset[int] = frozenset()
         self._may_collect = False
@@ -67,9 +67,9 @@ class Keeper:
         self._may_collect = bool(self._forgotten or gone)
 
     async def _converge(self, table: RouteTable, touched: Touched, *, closed: bool) -> bool:
-        actual = self._actual
+        actual, identity = self._actual, self.identity
         if actual is None:
-            actual = await self._observe()
+            identity, actual = await self._observe()
             touched = everything(table, actual)
         elif closed != self._closed:
             touched = everything(table, actual)
@@ -77,18 +77,17 @@ class Keeper:
             return False  # a copy from disk is older than what the proxy serves: it may not go back
         want = wanted(table, touched, closed=closed)
         await self._apply(actual, plan_changes(want, actual))
-        self._closed = closed
+        self._closed, self.identity = closed, identity
         self._may_collect = self._may_collect or bool(touched)
         return await self._is_cut(want, actual)
 
-    async def _observe(self) -> ActualProxy:
+    async def _observe(self) -> tuple[ProxyIdentity, ActualProxy]:
         identity = await self._proxy.identify()
         if identity != self.identity:
             _log.info("filling the proxy", pid=identity.pid, version=identity.version)
-        self.identity = identity
         self._actual = await self._proxy.observe()
         self._may_collect = True
-        return self._actual
+        return identity, self._actual
 
     async def _apply(self, actual: ActualProxy, plan: tuple[Command, ...]) -> None:
         if plan:

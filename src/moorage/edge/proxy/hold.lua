@@ -1,6 +1,7 @@
 -- Hold: an upgrade to a held route waits here until the hold is released, and is then admitted at a paced rate.
 -- Entered only while the route's flag is set, so an ordinary request never meets Lua. The flag is polled in the hot
--- table, because the table is what the edge agent keeps right; nothing has to be told to those who wait.
+-- table, because the table is what the edge agent keeps right; nothing has to be told to those who wait. What was read
+-- of the route before the hold is history: the request goes on with what holds when it is admitted.
 -- Arguments: how long one request may be held (s), admissions per second and route, the held flag, the hot table.
 local budget_s, rate_per_s, held_flag, hot = ...
 budget_s, rate_per_s, held_flag = tonumber(budget_s), tonumber(rate_per_s), math.tointeger(tonumber(held_flag))
@@ -36,9 +37,10 @@ local function ticket_s(key, now)
   return at - now
 end
 
-local function is_held(txn, key)
+-- The route as it is now (nil: unknown) and whether it is held.
+local function look(txn, key)
   local packed = txn.c:table_gpt0(key, hot)
-  return packed ~= nil and packed & held_flag ~= 0
+  return packed, packed ~= nil and packed & held_flag ~= 0
 end
 
 local function refuse(txn)
@@ -54,22 +56,24 @@ end
 core.register_action("hold", { "http-req" }, function(txn)
   local key = txn:get_var("txn.key")
   local deadline = now_s() + budget_s
+  local has_turn = false
   while true do
     local now = now_s()
-    if is_held(txn, key) then
+    local packed, held = look(txn, key)
+    if held then
       if now >= deadline then
         return refuse(txn)
       end
+      has_turn = false
       core.msleep(poll_period_ms(now))
     else
-      local turn_s = ticket_s(key, now)
+      local turn_s = has_turn and 0 or ticket_s(key, now)
       if turn_s < 0.001 then
+        txn:set_var("txn.p", packed or 0)
         return
       end
+      has_turn = true
       core.msleep(math.ceil(turn_s * 1000))
-      if not is_held(txn, key) then
-        return
-      end
     end
   end
 end)

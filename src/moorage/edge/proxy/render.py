@@ -128,7 +128,7 @@ def _defaults(settings: ProxySettings) -> Iterable[str]:
     yield "    timeout http-request 10s"
     yield "    timeout http-keep-alive 60s"
     yield "    http-reuse safe"
-    yield "    retries 3"
+    yield "    retries 1"  # a second later; then an honest 503
     yield "    retry-on conn-failure"  # nothing that reached an app is sent twice
     yield "    option http-restrict-req-hdr-names delete"
     yield "    option abortonclose"  # a client that gave up while held does not reach the app
@@ -174,47 +174,49 @@ def _frontend(settings: ProxySettings) -> Iterable[str]:
         yield "    option httplog"
     yield "    unique-id-format %[uuid()]"
     yield from _route_rules()
-    yield from _pin_rules()
     yield from _header_rules(settings)
+    yield from _pin_rules()
     yield "    http-after-response set-header Content-Type application/problem+json if { var(txn.json) -m found }"
+    yield f"    use_backend {POOL} if pickable"
     # a known route without a slot still serves the pins of its environment, unless the whole table is too old
-    yield "    use_backend refused if !pickable closed"
-    yield "    use_backend refused if !pickable !pin_leads"
-    yield f"    default_backend {POOL}"
+    yield f"    use_backend {POOL} if pin_leads !closed"
+    yield "    default_backend refused"
 
 
 def _route_rules() -> Iterable[str]:
-    lookup = "var(txn.key),table_gpt0(hot)"
     yield f"    acl held var(txn.p),and({HELD_FLAG}) gt 0"
     yield f"    acl closed var(txn.p),and({CLOSED_FLAG}) gt 0"
     yield "    acl pickable var(txn.n) -m int gt 0"
     yield "    acl upgrade req.fhdr(upgrade) -m found"
     yield "    http-request set-var(txn.key) req.fhdr(host),host_only,lower"
-    yield f"    http-request set-var(txn.p) {lookup}"
-    yield "    http-request lua.hold if held upgrade"
-    # what was read before the hold is history: everything below decides on what holds now
-    yield f"    http-request set-var(txn.p) {lookup} if held upgrade"
+    yield "    http-request set-var(txn.p) var(txn.key),table_gpt0(hot)"
+    yield "    http-request lua.hold if held upgrade"  # sets txn.p anew: everything below decides on what holds then
     yield f"    http-request set-var(txn.n) var(txn.p),div({COUNT_UNIT})"
     yield "    http-request set-var(txn.env) var(txn.key),table_gpc0(hot)"
     yield "    http-request set-var(txn.json) bool(true) if { req.fhdr(accept) -m sub json }"
 
 
 def _pin_rules() -> Iterable[str]:
-    """txn.pin is the cookie; txn.number the allocation it names, set only when its MAC holds for this environment.
+    """txn.number becomes the allocation that the cookie names, once its MAC has held for this environment.
 
-    A verified pin is remembered for its connection, so the MAC is computed once and not per request.
+    A verified pin is remembered for its connection with its environment, so a MAC is computed once per connection and
+    the rules after `allow` are the rare case.
     """
+    cookie = f"req.cook({PIN_COOKIE})"
     mac = f"var(txn.pin),field(1,.),{_mac('txn.env')},secure_memcmp(txn.mac)"
-    yield "    acl pin var(txn.pin) -m found"
-    yield "    acl verified var(txn.pinned),strcmp(sess.pinned) eq 0"
+    yield f"    acl same_pin {cookie},strcmp(sess.pin) eq 0"
+    yield "    acl same_environment var(sess.env),sub(txn.env) eq 0"
+    yield "    acl pinned var(txn.number) -m found"
     yield f"    acl refuses_upgrades var(txn.number),table_gpt0(numbers) eq {REFUSES_UPGRADES}"
     yield "    acl pin_leads var(txn.number),in_table(numbers)"
-    yield f"    http-request set-var(txn.pin) req.cook({PIN_COOKIE})"
-    yield "    http-request set-var(txn.pinned) var(txn.pin),concat(:,txn.env) if pin"
-    yield "    http-request set-var(txn.mac) var(txn.pin),field(2,.) if pin !verified"
-    yield f"    http-request set-var(sess.pinned) var(txn.pinned) if pin !verified {{ {mac} 1 }}"
-    yield "    http-request set-var(txn.number) var(txn.pin),field(1,-),add(0) if pin verified"
-    yield "    http-request unset-var(txn.number) if pin upgrade refuses_upgrades"
+    yield "    http-request set-var(txn.number) var(sess.number) if same_environment same_pin"
+    yield "    http-request allow if pinned !refuses_upgrades"
+    yield f"    http-request set-var(txn.pin) {cookie}"
+    yield "    http-request set-var(txn.mac) var(txn.pin),field(2,.)"
+    yield f"    http-request set-var(txn.number) var(txn.pin),field(1,-),add(0) if !pinned {{ {mac} 1 }}"
+    for name, value in (("pin", "txn.pin"), ("env", "txn.env"), ("number", "txn.number")):
+        yield f"    http-request set-var(sess.{name}) var({value}) if pinned"
+    yield "    http-request unset-var(txn.number) if refuses_upgrades upgrade"
 
 
 def _mac(environment: str) -> str:
@@ -257,19 +259,21 @@ def _forwarded_rules(settings: ProxySettings) -> Iterable[str]:
 def _pool() -> Iterable[str]:
     yield f"backend {POOL}"
     yield "    balance random"
-    yield "    stick match var(txn.number) table numbers if { var(txn.number) -m found }"
+    yield "    stick match var(txn.number) table numbers"
     yield f"    stick match rand,mod(txn.n),add(txn.p),and({SLOT_MASK}) table slots"
     yield "    acl here srv_id,sub(txn.number) eq 0"
     yield "    acl upgraded status 101"
     yield "    http-response unset-var(txn.json)"  # an app's own failure keeps its own content type
+    yield "    http-response allow if here !upgraded"
     yield "    http-response set-var-fmt(txn.new) %[srv_id]-%[uuid()] if !here"
-    yield f"    http-response set-var(txn.newmac) var(txn.new),{_mac('txn.env')} if !here"
+    yield f"    http-response set-var(txn.newmac) var(txn.new),{_mac('txn.env')}"
     cookie = f"{PIN_COOKIE}=%[var(txn.new)].%[var(txn.newmac)]; Path=/; HttpOnly; SameSite=Lax"
     yield f"    http-response add-header Set-Cookie '{cookie}' if {{ var(txn.newmac) -m found }}"
-    yield "    http-response set-var(txn.attached) var(txn.pin),field(1,.) if upgraded here"
-    yield "    http-response set-var(txn.attached) var(txn.new) if upgraded !here"
-    yield "    http-response track-sc1 var(txn.attached) table attached if upgraded"
-    yield "    http-response track-sc2 srv_id table attached_servers if upgraded"
+    yield "    http-response allow if !upgraded"
+    yield "    http-response set-var(txn.attached) var(txn.new)"
+    yield "    http-response set-var(txn.attached) var(sess.pin),field(1,.) if here"
+    yield "    http-response track-sc1 var(txn.attached) table attached"
+    yield "    http-response track-sc2 srv_id table attached_servers"
 
 
 def _refused(settings: ProxySettings) -> Iterable[str]:
