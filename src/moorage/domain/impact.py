@@ -28,14 +28,17 @@ class DataImpact(StrEnum):
     NONE = "none"
     ADDITIVE = "additive"
     EXPAND_CONTRACT = "expand-contract"
-    DATA_MIGRATION = "data-migration"
     ONLINE_CHANGE = "online-change"
+    DATA_MIGRATION = "data-migration"
     DESTRUCTIVE = "destructive"
     UNKNOWN = "unknown"
 
 
 _SEVERITY = {impact: rank for rank, impact in enumerate(DataImpact)}
 BLOCKS_ROLLBACK = frozenset({DataImpact.DATA_MIGRATION, DataImpact.DESTRUCTIVE, DataImpact.UNKNOWN})
+assert set(list(DataImpact)[-len(BLOCKS_ROLLBACK) :]) == BLOCKS_ROLLBACK, (
+    "the worst of two must block when one of them does"
+)
 
 
 @dataclass(frozen=True, slots=True)
