@@ -131,9 +131,9 @@ class Api:
         """Set a secret; running allocations see it after a restart."""
         return await self._change("PUT", f"/v1/apps/{app}/secrets/{name}", request, key, SecretView)
 
-    async def unset_secret(self, app: str, name: str, *, key: str) -> SecretView:
-        """Unset a secret."""
-        return await self._change("DELETE", f"/v1/apps/{app}/secrets/{name}", None, key, SecretView)
+    async def unset_secret(self, app: str, name: str, *, key: str, scope: str = "runtime") -> SecretView:
+        """Unset a secret of one scope."""
+        return await self._change("DELETE", f"/v1/apps/{app}/secrets/{name}?scope={scope}", None, key, SecretView)
 
     async def _get(self, path: str, kind: type[M], **query: Any) -> M:
         answer = await self._http.send("GET", path, query=query)

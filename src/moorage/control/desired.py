@@ -49,13 +49,13 @@ def _allocation(control: Control, tx: Tx, allocation: Allocation) -> DesiredAllo
 def _environ(control: Control, tx: Tx, allocation: Allocation, environment: Environment) -> dict[str, str]:
     """The app's variables: its runtime secrets, then what the platform says of it (which wins).
 
-    Previews get no secrets of production: a secret is set for the app's production environment.
+    Production allocations get the scope `runtime`, previews the scope `preview`: no production credential there.
     """
     given: dict[str, str] = {}
-    if environment.kind == apps.PRODUCTION:
-        for row in apps.secrets(tx, allocation.app):
-            if row["scope"] == "runtime":
-                given[row["name"]] = control.vault.open(allocation.app, row["name"], row["sealed"])
+    scope = "runtime" if environment.kind == apps.PRODUCTION else "preview"
+    for row in apps.secrets(tx, allocation.app):
+        if row["scope"] == scope:
+            given[row["name"]] = control.vault.open(allocation.app, row["name"], row["sealed"])
     given |= {
         contract.ENV_APP: allocation.app,
         contract.ENV_ENVIRONMENT: environment.kind,

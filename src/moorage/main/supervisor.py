@@ -31,8 +31,8 @@ def main() -> int:
         return FAILED_EXIT
     with lock:
         children = [_child(entry) for entry in plan["children"]]
-        quiet = plan["quiet"]
-        supervisor = Supervisor(children, state_path=Path(plan["state"]), say=_silent if quiet else None)
+        quiet = plan["quiet"]  # detached: the supervisor's own log is JSON like every other process's
+        supervisor = Supervisor(children, state_path=Path(plan["state"]), say=None if quiet else tell)
         failure = asyncio.run(supervisor.run(on_ready=None if quiet else lambda: print(plan["greeting"], flush=True)))
     if failure:
         print(f"error[child-failed]: {failure.child}: {failure.reason}", file=sys.stderr)
@@ -42,8 +42,14 @@ def main() -> int:
     return 0
 
 
-def _silent(*_words: object, **_more: object) -> None:
-    return
+def tell(event: str, **facts: object) -> None:
+    """What a person at the terminal is told: states of processes, and everything that went wrong."""
+    if event == "child":
+        pid = f"pid {facts['pid']}" if facts.get("pid") else ""
+        print(f"  {facts['child']!s:<10}{facts['state']!s:<12}{pid}".rstrip(), flush=True)
+    elif event != "platform ready":
+        told = ", ".join(f"{name} {value}" for name, value in facts.items())
+        print(f"  {event}: {told}", flush=True)
 
 
 def _child(entry: Mapping[str, Any]) -> Child:

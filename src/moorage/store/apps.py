@@ -213,9 +213,9 @@ def put_secret(tx: Tx, app: str, name: str, scope: str, sealed: bytes) -> None:
     tx.run("put_secret", app=app, name=name, scope=scope, sealed=sealed, now_ms=tx.now_ms)
 
 
-def delete_secret(tx: Tx, app: str, name: str) -> bool:
-    """Unset a secret; False when there is none of that name."""
-    return bool(tx.run("delete_secret", app=app, name=name))
+def delete_secret(tx: Tx, app: str, name: str, scope: str) -> bool:
+    """Unset a secret; False when there is none of that name in the scope."""
+    return bool(tx.run("delete_secret", app=app, name=name, scope=scope))
 
 
 def secrets(tx: Tx, app: str) -> list[dict[str, Any]]:

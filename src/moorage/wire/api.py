@@ -41,10 +41,11 @@ class RestartRequest(Message):
 
 
 class SecretRequest(Message):
-    """Set a secret; scope `build` or `runtime`."""
+    """Set a secret: for the app's production allocations (`runtime`), its previews, or its builds. A value of one
+    scope is never given to another: previews get no production credential."""
 
     value: str
-    scope: Literal["build", "runtime"] = "runtime"
+    scope: Literal["runtime", "preview", "build"] = "runtime"
 
 
 # --- answers

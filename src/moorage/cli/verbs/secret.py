@@ -24,15 +24,19 @@ NameArgument = Annotated[
 class Scope(StrEnum):
     """Who gets a secret."""
 
-    RUNTIME = "runtime"
+    RUNTIME = "runtime"  # production allocations
+    PREVIEW = "preview"
     BUILD = "build"
+
+
+ScopeFlag = Annotated[Scope, typer.Option("--scope", help="Production (runtime), previews, or builds.")]
 
 
 async def set_secret(
     call: Call,
     app: AppArgument,
     name: NameArgument,
-    scope: Annotated[Scope, typer.Option("--scope", help="Who gets it.")] = Scope.RUNTIME,
+    scope: ScopeFlag = Scope.RUNTIME,
     from_file: Annotated[
         Path | None, typer.Option("--from-file", metavar="FILE", help="Take the value from a file, as it is.")
     ] = None,
@@ -44,14 +48,14 @@ async def set_secret(
     key = new_key(idempotency_key)
     checked_app(app)
     _check_name(name)
-    request = SecretRequest(value=_value(call, name, from_file), scope="build" if scope is Scope.BUILD else "runtime")
+    request = SecretRequest(value=_value(call, name, from_file), scope=scope.value)
     view = await call.change(lambda: call.api.set_secret(app, name, request, key=key))
     call.screen.document(view)
     call.screen.say(f"{view.name} is set ({view.scope}, version {view.version}).")
     if scope is Scope.RUNTIME:
         call.screen.say(f"Running allocations see it after: {command('moorage', 'restart', app)}")
     else:
-        call.screen.say("The next build sees it.")
+        call.screen.say(f"The next {scope.value} sees it.")
     return None
 
 
@@ -69,13 +73,17 @@ async def list_secrets(call: Call, app: AppArgument) -> Exit | None:
 
 
 async def unset_secret(
-    call: Call, app: AppArgument, name: NameArgument, idempotency_key: KeyFlag = None
+    call: Call,
+    app: AppArgument,
+    name: NameArgument,
+    scope: ScopeFlag = Scope.RUNTIME,
+    idempotency_key: KeyFlag = None,
 ) -> Exit | None:
     """Unset a secret."""
     key = new_key(idempotency_key)
     checked_app(app)
     _check_name(name)
-    view = await call.change(lambda: call.api.unset_secret(app, name, key=key))
+    view = await call.change(lambda: call.api.unset_secret(app, name, key=key, scope=scope.value))
     call.screen.document(view)
     call.screen.say(f"{view.name} is unset. Running allocations keep it until: {command('moorage', 'restart', app)}")
     return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import APIRouter, Request, Response
 
@@ -154,37 +154,40 @@ def _secrets(router: APIRouter, control: Control) -> None:
     @router.put("/apps/{app}/secrets/{name}", response_model=SecretView, openapi_extra=_KEY_PARAMETER)
     async def set_secret(app: str, name: str, body: SecretRequest, request: Request) -> Response:
         actor = _admin(control, request)
+        _refuse(check_name(app, what="app name"))
         _refuse(check_secret_name(name))
         _refuse(_too_large(body.value))
         sealed = control.vault.seal(app, name, body.value)
 
         def put(tx: Tx) -> SecretView:
-            apps.require_app(tx, app)
+            apps.create_app(tx, app, new_id(Prefix.APP))  # a first deploy may need its secrets already
             apps.put_secret(tx, app, name, body.scope, sealed)
             log.audit(tx, "secret.set", app, "set", name=name, scope=body.scope)
-            return _secret(tx, app, name)
+            return _secret(tx, app, name, body.scope)
 
         return await change(control, request, actor, put, status=200)
 
     @router.delete("/apps/{app}/secrets/{name}", response_model=SecretView, openapi_extra=_KEY_PARAMETER)
-    async def unset_secret(app: str, name: str, request: Request) -> Response:
+    async def unset_secret(
+        app: str, name: str, request: Request, scope: Literal["runtime", "preview", "build"] = "runtime"
+    ) -> Response:
         actor = _admin(control, request)
 
         def delete(tx: Tx) -> SecretView:
             apps.require_app(tx, app)
-            view = _secret(tx, app, name)
-            apps.delete_secret(tx, app, name)
-            log.audit(tx, "secret.unset", app, "unset", name=name)
+            view = _secret(tx, app, name, scope)
+            apps.delete_secret(tx, app, name, scope)
+            log.audit(tx, "secret.unset", app, "unset", name=name, scope=scope)
             return view
 
         return await change(control, request, actor, delete, status=200)
 
 
-def _secret(tx: Tx, app: str, name: str) -> SecretView:
+def _secret(tx: Tx, app: str, name: str, scope: str) -> SecretView:
     for row in apps.secrets(tx, app):
-        if row["name"] == name:
+        if (row["name"], row["scope"]) == (name, scope):
             return SecretView(name=name, scope=row["scope"], version=row["version"], updated_ms=row["updated_ms"])
-    title = f"{app} has no secret {name}"
+    title = f"{app} has no secret {name} of scope {scope}"
     raise Refused(Problem("secret-unknown", title, hint="See `moorage secret list`.", status=404))
 
 

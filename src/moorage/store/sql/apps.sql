@@ -69,11 +69,11 @@ update deployments set state = :state, artifact = coalesce(:artifact, artifact) 
 -- name: put_secret  set a secret
 insert into secrets (app, name, scope, sealed, version, updated_ms)
 values (:app, :name, :scope, :sealed, 1, :now_ms)
-on conflict (app, name) do update
-set scope = excluded.scope, sealed = excluded.sealed, version = version + 1, updated_ms = excluded.updated_ms;
+on conflict (app, name, scope) do update
+set sealed = excluded.sealed, version = version + 1, updated_ms = excluded.updated_ms;
 
 -- name: delete_secret  unset a secret
-delete from secrets where app = :app and name = :name;
+delete from secrets where app = :app and name = :name and scope = :scope;
 
 -- name: secrets_of_app  secrets of an app (sealed)
-select * from secrets where app = :app order by name;
+select * from secrets where app = :app order by name, scope;

@@ -181,7 +181,7 @@ create table secrets (
     sealed     blob not null,
     version    integer not null,
     updated_ms integer not null,
-    primary key (app, name)
+    primary key (app, name, scope)
 ) strict;
 
 create table edges (
