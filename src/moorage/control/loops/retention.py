@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
+from pathlib import Path
 
 import structlog
 
@@ -10,12 +12,14 @@ from moorage.control.context import Control
 from moorage.domain.allocation import Posture
 from moorage.domain.errors import Unavailable
 from moorage.domain.limits import IDEMPOTENCY_KEPT_S
+from moorage.domain.operation import Kind
 from moorage.store import allocations, apps, log, operations, routes
 from moorage.store.apps import Environment
 from moorage.store.database import Tx
 from moorage.system.clock import now_ms, pause
 
 PERIOD_S = 5.0
+SOURCE_KEPT_S = 3600.0  # long enough to retry a deploy of an upload
 LOG_KEPT_COUNT = 100_000  # entries; an edge that is further behind starts from a snapshot
 _log = structlog.get_logger()
 
@@ -40,11 +44,27 @@ class RetentionLoop:
         kept = self._control.settings.previews_kept
         if await self._control.db.read(lambda tx: outdated_previews(tx, kept) or _log_is_long(tx) or _has_old_keys(tx)):
             await self._control.db.write(lambda tx: _tidy(tx, kept), actor="retention")
-        unused = await self._control.db.read(apps.unused_artifacts)
-        for digest in unused:
+        if await self._control.db.read(_is_building):
+            return  # a build may be about to name an artifact that nothing names yet
+        await asyncio.to_thread(remove_sources, self._control.settings.sources, now_ms())
+        for digest in await self._control.db.read(apps.unused_artifacts):
             self._remove_artifact(digest)
             await self._control.db.write(lambda tx, digest=digest: apps.forget_artifact(tx, digest), actor="retention")  # type: ignore[misc]
             _log.info("artifact removed", artifact=digest)
+
+
+def _is_building(tx: Tx) -> bool:
+    return any(operation.kind is Kind.DEPLOY for operation in operations.unfinished(tx))
+
+
+def remove_sources(folder: Path, now: int) -> int:
+    """Remove uploaded archives (and broken uploads) older than SOURCE_KEPT_S; how many. Artifacts need none of them."""
+    removed = 0
+    for file in folder.glob("*.tar.gz*"):
+        if now - file.stat().st_mtime * 1000 > SOURCE_KEPT_S * 1000:
+            file.unlink(missing_ok=True)
+            removed += 1
+    return removed
 
 
 def outdated_previews(tx: Tx, kept: int) -> tuple[Environment, ...]:
