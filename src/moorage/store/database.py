@@ -70,8 +70,12 @@ class Database:
     def __init__(self, path: Path, clock: Callable[[], int]) -> None:
         self.path, self._clock = path, clock
         self.changes = Changes()
-        writer = _open(path)
-        _prepare(writer, path)
+        self._closed = False
+        try:
+            writer = _open(path)
+            _prepare(writer, path)
+        except sqlite3.Error as failed:
+            raise _unavailable(f"{path}: {failed}") from failed
         self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._write_loop, args=(writer,), name="store-writer", daemon=True)
         self._thread.start()
@@ -83,14 +87,21 @@ class Database:
 
         Raises Unavailable (`database-unavailable`) when SQLite fails, for example on a full disk.
         """
-        job = _Job(body, actor)
+        if self._closed:
+            raise _unavailable("it is closed")
+        job, loop = _Job(body, actor), asyncio.get_running_loop()
+        job.done.add_done_callback(lambda done: self._tell(loop, done))
         self._queue.put(job)
         result: T = await asyncio.wrap_future(job.done)
-        self.changes.announce()
         return result
 
+    def _tell(self, loop: asyncio.AbstractEventLoop, done: Future[Any]) -> None:
+        """Wake whoever waits for changes, also when the caller of the write has given up meanwhile."""
+        if not done.cancelled() and done.exception() is None and not loop.is_closed():
+            loop.call_soon_threadsafe(self.changes.announce)
+
     async def read(self, body: Callable[[Tx], T]) -> T:
-        """Run `body` on a read-only snapshot of what is committed."""
+        """Run `body` on a read-only snapshot of what is committed. Raises Unavailable when SQLite fails."""
         return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, body)
 
     def read_now(self, body: Callable[[Tx], T]) -> T:
@@ -99,20 +110,29 @@ class Database:
 
     def close(self) -> None:
         """Finish what is queued and close."""
+        self._closed = True
         self._queue.put(None)
         self._thread.join()
         self._readers.shutdown()
 
     def _read(self, body: Callable[[Tx], T]) -> T:
+        try:
+            connection = self._reader()
+            connection.execute("begin")
+            try:
+                return body(Tx(connection, self._clock()))
+            finally:
+                connection.execute("rollback")
+        except sqlite3.Error as failed:
+            raise _unavailable(str(failed)) from failed
+
+    def _reader(self) -> sqlite3.Connection:
+        """This thread's own connection."""
         if not hasattr(self._local, "connection"):
             self._local.connection = _open(self.path)
             self._local.connection.execute("pragma query_only = on")
         connection: sqlite3.Connection = self._local.connection
-        connection.execute("begin")
-        try:
-            return body(Tx(connection, self._clock()))
-        finally:
-            connection.execute("rollback")
+        return connection
 
     def _write_loop(self, connection: sqlite3.Connection) -> None:
         stopping = False
@@ -137,7 +157,8 @@ class Database:
             group.append(job)
         return group, False
 
-    def _commit_group(self, connection: sqlite3.Connection, group: Sequence[_Job]) -> None:
+    def _commit_group(self, connection: sqlite3.Connection, waiting: Sequence[_Job]) -> None:
+        group = [job for job in waiting if job.begin()]
         try:
             connection.execute("begin immediate")
             for job in group:
@@ -147,7 +168,7 @@ class Database:
             if connection.in_transaction:
                 connection.execute("rollback")
             for job in group:
-                job.fail(_unavailable(failed))
+                job.fail(_unavailable(str(failed)))
             return
         for job in group:
             job.answer()
@@ -161,6 +182,10 @@ class _Job:
         self.done: Future[Any] = Future()
         self._result: Any = None
         self._error: BaseException | None = None
+
+    def begin(self) -> bool:
+        """Whether the caller still waits; from now on it cannot take the write back."""
+        return self.done.set_running_or_notify_cancel()
 
     def attempt(self, connection: sqlite3.Connection, now_ms: int) -> None:
         connection.execute("savepoint job")
@@ -178,8 +203,6 @@ class _Job:
         self.answer()
 
     def answer(self) -> None:
-        if self.done.cancelled():
-            return
         if self._error:
             self.done.set_exception(self._error)
         else:
@@ -252,12 +275,12 @@ def _out_of_range() -> Problem:
     )
 
 
-def _unavailable(failed: sqlite3.Error) -> Unavailable:
+def _unavailable(why: str) -> Unavailable:
     return Unavailable(
         Problem(
             "database-unavailable",
-            "The control database could not be written",
-            str(failed),
+            "The control database does not work",
+            why,
             "Look at free disk space and permissions of the data directory; nothing of this request was kept.",
             status=503,
         )
