@@ -14,7 +14,7 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from moorage.wire.api import OperationView, PromoteRequest
+from moorage.wire.api import OperationView, PromoteRequest, RestartRequest
 from tests.support.platform import Platform, key
 from tests.support.waiting import wait_until
 
@@ -200,6 +200,27 @@ async def test_the_deadline_ends_who_is_left_and_says_so(platform: Platform, tmp
     told = platform.cli("sessions", "plain", "--json").json["accounts"][0]
     assert (told["kind"], told["account"]["reasons"]) == ("drain", view.facts["account"]["reasons"])
     await until_gone(platform, old.number)
+
+
+async def test_a_restart_drains_an_allocation_of_the_very_same_deployment(platform: Platform) -> None:
+    old = await platform.allocation("plain")
+    async with sockets(platform, 20) as people:
+        assert len(await answers(people)) == 1
+        await until_counted(platform, old.number, 20)
+        async with platform.api() as api:
+            started = await api.restart("plain", RestartRequest(mode="drain"), key=key())
+        view = await platform.finished(started.operation)
+        assert view.state == "settled", view.problem
+        new = await platform.allocation("plain")
+        watch = Watch(platform, view.children[0])
+        async with sockets(platform, 20) as newcomers:
+            await until_counted(platform, new.number, 20)
+            await until_counted(platform, old.number, 20)
+            assert len(await answers([*people, *newcomers])) == 1, "each has its own count, nobody was moved"
+            await watch.reached(attached=20, ended=0)
+    assert (await watch.end()).facts["account"]["ended"] == 20
+    for account in watch.accounts:
+        assert account["attached"] + account["ended"] == account["total"] == 20, account
 
 
 async def until_gone(platform: Platform, number: int) -> None:

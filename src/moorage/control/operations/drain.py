@@ -26,6 +26,7 @@ FENCE_RETRY_S = 0.5
 async def run(work: Work) -> None:
     """From `draining` to `settled`; counts at every change."""
     if "baseline" not in work.facts:
+        await work.control.edges_reach(await work.read(log.committed_index))  # from here on nobody new is sent there
         found = await sessions.read_baseline(work, list(work.input["old"]))
         await work.stage("draining", "the old allocations take no new sessions", **found, started_ms=now_ms())
         await _tell(work)

@@ -21,7 +21,7 @@ from moorage.domain.limits import DRAIN_DEADLINE_S, SETTLE_WAIT_S
 from moorage.domain.operation import Kind, is_final
 from moorage.domain.promotion import Mode, choose_mode
 from moorage.sessions.account import Phase
-from moorage.store import allocations, apps, operations, routes
+from moorage.store import allocations, apps, log, operations, routes
 from moorage.store.database import Tx
 from moorage.system.clock import monotonic_s, pause
 from moorage.system.rand import new_id
@@ -140,6 +140,7 @@ async def _move(work: Work) -> None:
     if "child" not in work.facts:
         await work.commit("admitting", lambda tx: _start_child(work, tx))
     if work.facts["mode"] == Mode.DRAIN:
+        await work.control.edges_reach(work.facts["log_index"])  # until then the old one is still picked
         await work.stage("settled", f"earlier sessions drain in place ({work.facts['mode_reason']})")
         return
     await work.wait(lambda tx: _over(tx, work.facts["child"]), timeout_s=HANDOVER_PATIENCE_S)
@@ -184,4 +185,4 @@ def _start_child(work: Work, tx: Tx) -> dict[str, Any]:
             "settle_s": SETTLE_WAIT_S,
         },
     )
-    return {"child": child.id, "mode": mode, "mode_reason": why}
+    return {"child": child.id, "mode": mode, "mode_reason": why, "log_index": log.committed_index(tx)}
