@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import shutil
 import statistics
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -72,12 +74,13 @@ _PEER = """
 frontend peer
     bind 127.0.0.1:{port}
     unique-id-format %[uuid()]
+    http-request set-var(txn.host) req.fhdr(host)
     http-request del-header x-moorage- -m beg
     http-request set-header X-Forwarded-For %[src]
     http-request set-header X-Forwarded-Proto http
-    http-request set-header X-Forwarded-Host %[req.fhdr(host)]
+    http-request set-header X-Forwarded-Host %[var(txn.host)]
     http-request set-header X-Request-Id %[unique-id]
-    http-request set-header Forwarded 'for="%[src]";host="%[req.fhdr(host)]";proto=%[req.fhdr(x-forwarded-proto)]'
+    http-request set-header Forwarded 'for="%[src]";host="%[var(txn.host)]";proto=http'
     default_backend app
 backend app
     server app 127.0.0.1:{target}
@@ -85,14 +88,15 @@ backend app
 
 
 @asynccontextmanager
-async def _running(config: Path) -> AsyncIterator[None]:
+async def _running(config: Path) -> AsyncIterator[int]:
+    """A proxy with this configuration; its pid."""
     process = await asyncio.create_subprocess_exec(
         *proxy_command(find_haproxy().path, config),
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.DEVNULL,
     )
     try:
-        yield
+        yield process.pid
     finally:
         process.terminate()
         await process.wait()
@@ -168,38 +172,66 @@ async def _measure(rounds: int, seconds: int) -> dict[str, object]:
         settings = ProxySettings(folder, folder / "edge.sock", "127.0.0.1", edge, connections_max_count(), threads=1)
         (folder / "static.cfg").write_text(_PLAIN + _STATIC.format(port=static))
         (folder / "peer.cfg").write_text(_PLAIN + _PEER.format(port=peer, target=static))
-        for config in (folder / "static.cfg", folder / "peer.cfg", write_configuration(settings)):
+        pids = [
             await stack.enter_async_context(_running(config))
+            for config in (folder / "static.cfg", folder / "peer.cfg", write_configuration(settings))
+        ]
         for port in (static, peer, edge):
             await _answers(port)
         fill_s = await _fill(settings.runtime_socket, static)
         pin = await _pin(edge)
-        return {"fill_s": round(fill_s, 3), "routes": ROUTES_COUNT} | await _turns(peer, edge, pin, rounds, seconds)
+        runs = {"peer": (peer, pids[1], pin), "pinned": (edge, pids[2], pin), "fresh": (edge, pids[2], None)}
+        taken = [{name: await _run(*run, seconds) for name, run in runs.items()} for _ in range(rounds)]
+        return {"fill_s": round(fill_s, 3), "routes": ROUTES_COUNT, "rounds": rounds} | _figures(taken)
 
 
-async def _turns(peer: int, edge: int, pin: str, rounds: int, seconds: int) -> dict[str, object]:
-    rates: dict[str, list[float]] = {"peer": [], "pinned": [], "fresh": []}
-    for _ in range(rounds):
-        rates["peer"].append(await _wrk(peer, seconds, pin))
-        rates["pinned"].append(await _wrk(edge, seconds, pin))
-        rates["fresh"].append(await _wrk(edge, seconds, None))
+@dataclass(frozen=True)
+class Run:
+    """One turn: requests per second, and microseconds of the proxy's own processor time per request."""
 
-    def ratio(name: str) -> float:
-        pairs = zip(rates[name], rates["peer"], strict=True)
-        return round(statistics.median(ours / theirs for ours, theirs in pairs), 3)
+    rate_per_s: float
+    cpu_us: float
+
+
+async def _run(port: int, pid: int, pin: str | None, seconds: int) -> Run:
+    before_s = _cpu_s(pid)
+    rate = await _wrk(port, seconds, pin)
+    return Run(rate, (_cpu_s(pid) - before_s) / (rate * seconds) * 1e6)
+
+
+def _cpu_s(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _figures(taken: Sequence[Mapping[str, Run]]) -> dict[str, object]:
+    """Medians over the rounds; a ratio compares the two runs of one round."""
+
+    def rate(name: str) -> float:
+        return round(statistics.median(turn[name].rate_per_s / turn["peer"].rate_per_s for turn in taken), 3)
+
+    def cpu(name: str) -> float:
+        return round(statistics.median(turn["peer"].cpu_us / turn[name].cpu_us for turn in taken), 3)
 
     return {
-        "throughput_vs_haproxy": ratio("pinned"),
-        "throughput_fresh_vs_haproxy": ratio("fresh"),
-        "requests_per_s": {name: round(statistics.median(values)) for name, values in rates.items()},
-        "rounds": rounds,
+        "throughput_vs_haproxy": rate("pinned"),
+        "throughput_fresh_vs_haproxy": rate("fresh"),
+        "cpu_vs_haproxy": cpu("pinned"),
+        "cpu_fresh_vs_haproxy": cpu("fresh"),
+        "requests_per_s": {
+            name: round(statistics.median(turn[name].rate_per_s for turn in taken)) for name in taken[0]
+        },
+        "cpu_us_per_request": {
+            name: round(statistics.median(turn[name].cpu_us for turn in taken), 1) for name in taken[0]
+        },
     }
 
 
 def measure(*, rounds: int = 9, seconds: int = 2) -> dict[str, object]:
     """The figures as JSON-able values; needs wrk on PATH.
 
-    `throughput_vs_haproxy` is the median over the rounds of edge / peer, each pair measured back to back.
+    `throughput_vs_haproxy` is the median over the rounds of edge / peer, each pair measured back to back;
+    `cpu_vs_haproxy` is the same in processor time per request, which a busy machine disturbs less.
     """
     if shutil.which("wrk") is None:
         raise RuntimeError("wrk is not installed: apt-get install wrk")

@@ -132,16 +132,17 @@ async def test_an_upgrade_is_pinned_and_sets_a_pin_like_a_request(edge: Edge) ->
         assert pin_in(pinned) is None
 
 
-async def test_the_app_does_not_see_the_pin_but_its_own_cookies(edge: Edge) -> None:
+@pytest.mark.parametrize(
+    "cookie", [f"{PIN_COOKIE}=x", f"a=1; {PIN_COOKIE}=x; b=%3B%20", f"a=1; not_{PIN_COOKIE}=y", "a=1;b=2"]
+)
+async def test_cookies_reach_the_app_as_they_were_sent(edge: Edge, cookie: str) -> None:
+    """The pin among them: taking it out costs a tenth of the proxy's time, and an app can do nothing with it."""
     await two_deployments(edge)
-    for sent, seen in (
-        (f"{PIN_COOKIE}=x", None),
-        (f"a=1; {PIN_COOKIE}=x", "a=1"),
-        (f"{PIN_COOKIE}=x; b=2", "b=2"),
-        (f"a=1; {PIN_COOKIE}=x; b=2", "a=1; b=2"),
-        (f"a=1; not_{PIN_COOKIE}=y; {PIN_COOKIE}=x; b=%3B%20", f"a=1; not_{PIN_COOKIE}=y; b=%3B%20"),
-        ("a=1;b=2", "a=1;b=2"),
-    ):
-        answer = await edge.get(cookie=sent)
-        cookies = [value for name, value in answer.json()["headers"] if name.lower() == "cookie"]
-        assert cookies == ([] if seen is None else [seen]), sent
+    answer = await edge.get(cookie=cookie)
+    assert [value for name, value in answer.json()["headers"] if name.lower() == "cookie"] == [cookie]
+
+
+async def test_a_pin_among_other_cookies_is_found(edge: Edge) -> None:
+    await two_deployments(edge)
+    answer = await edge.get(cookie=f"a=1; x{PIN_COOKIE}=2-x; {PIN_COOKIE}={sign('1-abc', 1)}; b=2")
+    assert answer.json()["app"] == "old"

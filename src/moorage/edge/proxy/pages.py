@@ -76,12 +76,11 @@ BAD_REQUEST = Answer(
     "bad-request",
     400,
     "The request cannot be read",
-    "It is not valid HTTP, or its headers are larger than the edge takes.",
+    "The host name in it is not one.",
     retry=False,
 )
-
 ANSWERED_BEFORE_AN_APP = (UNKNOWN_HOST, NO_READY_ALLOCATION, TABLE_STALE, EDGE_STARTING)
-ANSWERED_FOR_AN_APP = (BAD_REQUEST, ALLOCATION_UNREACHABLE, ALLOCATION_BROKE_OFF, ALLOCATION_TOO_SLOW)
+ANSWERED_FOR_AN_APP = (ALLOCATION_UNREACHABLE, ALLOCATION_BROKE_OFF, ALLOCATION_TOO_SLOW)
 
 _STYLE = (
     ":root{color-scheme:light dark}"

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from http import HTTPStatus
 from importlib import resources
 from pathlib import Path
 
@@ -74,6 +75,7 @@ def render(settings: ProxySettings) -> Mapping[str, str]:
         files[f"{answer.code}.json"] = pages.problem_of(answer) + "\n"
     for answer in pages.ANSWERED_FOR_AN_APP:
         files[f"{answer.code}.page"] = _either(answer)
+    files[f"{pages.BAD_REQUEST.code}.http"] = _message(pages.BAD_REQUEST)
     sections = (
         _global(settings),
         _defaults(settings),
@@ -94,6 +96,19 @@ def _either(answer: pages.Answer) -> str:
     problem, page = pages.problem_of(answer), pages.page_of(answer)
     assert not set("'%[]") & set(problem + page), "the texts stand in a quoted expression"
     return f"%[var(txn.json,0),iif('{problem}','{page}')]\n"
+
+
+def _message(answer: pages.Answer) -> str:
+    """A whole HTTP message: a denied request is answered with a file. Bytes that are not HTTP at all never come this
+    far; the proxy answers them with a line of its own."""
+    head = (
+        f"HTTP/1.1 {answer.status} {HTTPStatus(answer.status).phrase}",
+        "Content-Type: text/html; charset=utf-8",
+        "Cache-Control: no-store",
+        "Connection: close",
+    )
+    page = pages.page_of(answer)
+    return "\r\n".join((*head, f"Content-Length: {len(page.encode())}", "", page))
 
 
 def _quoted(text: object) -> str:
@@ -139,6 +154,8 @@ def _defaults(settings: ProxySettings) -> Iterable[str]:
     for answer in pages.ANSWERED_FOR_AN_APP:
         path = _quoted(settings.directory / f"{answer.code}.page")
         yield f"    http-error status {answer.status} {_HTML} lf-file {path} {_headers(answer)}"
+    bad = pages.BAD_REQUEST
+    yield f"    errorfile {bad.status} {_quoted(settings.directory / f'{bad.code}.http')}"
 
 
 _HTML = "content-type 'text/html; charset=utf-8'"
@@ -188,7 +205,10 @@ def _route_rules() -> Iterable[str]:
     yield f"    acl closed var(txn.p),and({CLOSED_FLAG}) gt 0"
     yield "    acl pickable var(txn.n) -m int gt 0"
     yield "    acl upgrade req.fhdr(upgrade) -m found"
-    yield "    http-request set-var(txn.key) req.fhdr(host),host_only,lower"
+    yield "    http-request set-var(txn.host) req.fhdr(host)"
+    # such a name is none, and would end the quoted string that it is passed on in
+    yield """    http-request deny deny_status 400 if { var(txn.host) -m sub '"' '\\' }"""
+    yield "    http-request set-var(txn.key) var(txn.host),host_only,lower"
     yield "    http-request set-var(txn.p) var(txn.key),table_gpt0(hot)"
     yield "    http-request lua.hold if held upgrade"  # sets txn.p anew: everything below decides on what holds then
     yield f"    http-request set-var(txn.n) var(txn.p),div({COUNT_UNIT})"
@@ -239,7 +259,7 @@ def _header_rules(settings: ProxySettings) -> Iterable[str]:
         yield f"{rule} X-Forwarded-For %[src]"
     given = "unless trusted {{ req.fhdr({}) -m found }}" if settings.trusted_proxies else ""
     yield f"{rule} X-Forwarded-Proto http {given.format('x-forwarded-proto')}".rstrip()
-    yield f"{rule} X-Forwarded-Host %[req.fhdr(host)] {given.format('x-forwarded-host')}".rstrip()
+    yield f"{rule} X-Forwarded-Host %[var(txn.host)] {given.format('x-forwarded-host')}".rstrip()
     yield f"{rule} X-Request-Id %[unique-id] {given.format('x-request-id')}".rstrip()
     yield from _forwarded_rules(settings)
 
