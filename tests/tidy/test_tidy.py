@@ -168,10 +168,8 @@ def test_no_mocks() -> None:
 
 def test_tests_do_not_sleep() -> None:
     found = set()
-    for path, tree, _ in modules():
-        calls = (
-            [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)] if path.startswith("tests/") else []
-        )
+    for path, _, _, nodes in modules():
+        calls = [node.func for node in nodes if isinstance(node, ast.Call)] if path.startswith("tests/") else []
         names = {f.attr if isinstance(f, ast.Attribute) else getattr(f, "id", "") for f in calls}
         found |= {path} if "sleep" in names else set()
     assert found - SLEEPS_AT_HOME.keys() == set(), "wait for a condition with a deadline instead"
