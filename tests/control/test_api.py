@@ -225,7 +225,6 @@ UNKNOWN: list[Any] = [
     ("DELETE", "/v1/apps/nobody", None, "app-unknown"),
     ("POST", "/v1/apps/nobody/promotions", {"deployment": 1, "expected_epoch": 0}, "app-unknown"),
     ("POST", "/v1/apps/nobody/restarts", {}, "app-unknown"),
-    ("PUT", "/v1/apps/nobody/secrets/API_KEY", {"value": "x"}, "app-unknown"),
     ("GET", "/v1/apps/board/deployments/7", None, "deployment-unknown"),
     ("GET", "/v1/apps/board/deployments/7/report", None, "deployment-unknown"),
     ("POST", "/v1/apps/board/promotions", {"deployment": 7, "expected_epoch": 0}, "deployment-unknown"),

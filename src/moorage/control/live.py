@@ -33,7 +33,10 @@ class Live:
     runners: dict[str, Seen[RunnerReport]] = field(default_factory=dict)
 
     def edge_reported(self, report: EdgeReport) -> None:
-        """Keep an edge's report."""
+        """Keep an edge's report. What it last had to catch up with is told once and stays known."""
+        known = self.edges.get(report.edge)
+        if known and not report.catch_up:
+            report = report.model_copy(update={"catch_up": known.report.catch_up})
         self.edges[report.edge] = Seen(report, self.monotonic_s(), self.wall_ms())
         self.announce()
 

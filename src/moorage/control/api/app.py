@@ -9,6 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from moorage.control.api import auth
 from moorage.control.api.agents import agents
 from moorage.control.api.changes import changes
+from moorage.control.api.description import document
 from moorage.control.api.problems import answer, install
 from moorage.control.api.reads import reads
 from moorage.control.builds import Builds
@@ -23,6 +24,7 @@ def create_app(control: Control, builds: Builds) -> ASGIApp:
     """Everything under one ASGI app; `/openapi.json` and `/healthz` need no token."""
     app = FastAPI(title="Moorage control API", version=control.settings.version, docs_url=None, redoc_url=None)
     install(app)
+    app.openapi = lambda: document(app)  # type: ignore[method-assign]
     app.include_router(changes(control))
     app.include_router(reads(control))
     app.include_router(agents(control, builds))

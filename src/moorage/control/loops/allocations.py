@@ -11,13 +11,14 @@ from dataclasses import dataclass
 import structlog
 
 from moorage.control.context import Control
+from moorage.control.operations.allocate import stop_allocations
 from moorage.domain.allocation import Posture
 from moorage.domain.errors import Unavailable
 from moorage.domain.ids import Prefix
 from moorage.domain.limits import RESTART_BACKOFF_FIRST_S, RESTART_BACKOFF_MAX_S
 from moorage.domain.operation import Kind
 from moorage.domain.route import RouteOwner
-from moorage.store import allocations, operations, routes
+from moorage.store import allocations, apps, operations, routes
 from moorage.store.allocations import Allocation
 from moorage.store.database import Tx
 from moorage.system.clock import now_ms, pause
@@ -60,12 +61,14 @@ class AllocationLoop:
             seen = await self._control.db.changes.wait(seen, PERIOD_S)
 
     async def reconcile_once(self) -> None:
-        """One pass: remove what is over, fill what is vacant."""
-        over, vacant = await self._control.db.read(lambda tx: (_removable(tx), _vacancies(tx)))
-        if over or vacant:
-            await self._control.db.write(lambda tx: self._apply(tx, over, vacant), actor="allocations")
+        """One pass: remove what is over, stop what nobody wants, fill what is vacant."""
+        found = await self._control.db.read(lambda tx: (_removable(tx), _strays(tx), _vacancies(tx)))
+        if any(found):
+            await self._control.db.write(lambda tx: self._apply(tx, *found), actor="allocations")
 
-    def _apply(self, tx: Tx, over: tuple[str, ...], vacant: tuple[Vacancy, ...]) -> None:
+    def _apply(self, tx: Tx, over: tuple[str, ...], strays: tuple[str, ...], vacant: tuple[Vacancy, ...]) -> None:
+        for id in strays:
+            stop_allocations(tx, [id], "it serves no owner and no operation wants it")
         for id in over:
             allocations.disable_store_user(tx, id, reason="the process is over")
             allocations.set_posture(tx, id, Posture.GONE, reason="the process is over")
@@ -89,6 +92,26 @@ def _removable(tx: Tx) -> tuple[str, ...]:
     """Ended allocations whose sessions nobody has to settle any more."""
     settling = _under_settlement(tx)
     return tuple(a.id for a in allocations.live(tx) if a.is_over and a.id not in settling and not _vacates(tx, a))
+
+
+def _strays(tx: Tx) -> tuple[str, ...]:
+    """Production allocations that would take new sessions if their deployment were the owner, which it is not.
+
+    They are left by a replacement or promotion that another one overtook; as long as such an operation of the app
+    runs, they may be its own.
+    """
+    owned = {(owner.environment, owner.deployment) for owner in routes.owners(tx)}
+    environments = {e.number for e in apps.environments(tx) if e.kind == apps.PRODUCTION}
+    return tuple(
+        a.id
+        for a in allocations.live(tx)
+        if a.posture is Posture.OPEN
+        and a.want == "run"
+        and not a.is_over
+        and a.environment_number in environments
+        and (a.environment_number, a.deployment) not in owned
+        and not _busy(tx, a.app)
+    )
 
 
 def _under_settlement(tx: Tx) -> set[str]:

@@ -200,9 +200,11 @@ def race_lost(expected: int, winner: dict[str, int] | None) -> Problem:
 
 
 def _leave_picks(tx: Tx, environment: int, winner: str) -> list[str]:
-    """Old allocations leave the picks and stay in the pins; what a rival is just starting is the rival's to stop."""
+    """Old allocations leave the picks and stay in the pins; what a rival is just starting is the rival's to stop, and
+    what left the picks earlier is another operation's to drain."""
     theirs = {winner} | {o.id for o in operations.unfinished(tx) if o.kind in _RIVALS and "epoch" not in o.facts}
-    old = [a for a in allocations.live(tx, environment) if a.operation not in theirs and not a.is_over]
+    live = allocations.live(tx, environment)
+    old = [a for a in live if a.posture is Posture.OPEN and a.operation not in theirs and not a.is_over]
     for allocation in old:
         allocations.set_posture(tx, allocation.id, Posture.NO_PICKS, reason="a new owner takes the new sessions")
     return [a.id for a in old]
