@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from moorage.domain.errors import MoorageError
+from moorage.domain.limits import EDGE_LIVE_WITHIN_S
 from moorage.domain.route import Applied
 from moorage.edge.kept import RouteCopy
 from moorage.edge.ports import ControlPlane, EventSource
@@ -42,6 +43,7 @@ class Follower:
         self._behind, self._needs_snapshot, self._broken = False, True, False
         self._unkept: list[LogEntry] = []
         self._verified_s: float | None = None
+        self._verified_index: int | None = None  # where the table was when it was last known to be current
         self._snapshot_s = self._copied_s = float("-inf")
 
     @property
@@ -74,6 +76,7 @@ class Follower:
             self.touched |= self.table.fold(entry).touched
         self.table.counts = Counts()
         self._verified_s = monotonic_s() - max(0, now_ms() - kept.current_ms) / 1000
+        self._verified_index = self.table.index
 
     def take(self, entries: Sequence[LogEntry]) -> None:
         """Fold entries of the stream in; what does not continue the table is left to `ask`."""
@@ -105,7 +108,7 @@ class Follower:
             return False
         if reply.committed_index > self.table.index:
             return False
-        self._verified_s = monotonic_s()
+        self._is_current("stream")
         return True
 
     def fall_back(self) -> None:
@@ -114,7 +117,6 @@ class Follower:
 
     async def ask(self) -> None:
         """Bring the table on from the control plane; raises MoorageError when it cannot be had or verified."""
-        before = self.table.index if self.table.incarnation else None
         by = "replay"
         async with asyncio.timeout(ASK_TIMEOUT_S):
             if self._needs_snapshot or not await self._read_pages():
@@ -123,10 +125,17 @@ class Follower:
         if self._broken or by == "snapshot":
             await self._source.reset(self.table.index)
         self._behind = self._needs_snapshot = self._broken = False
-        self._verified_s = monotonic_s()
-        if before is not None and self.table.index > before:
-            self.catch_up = CatchUp(from_index=before, to_index=self.table.index, by=by, at_ms=now_ms())
-            _log.info("caught up", from_index=before, to_index=self.table.index, by=by)
+        self._is_current(by)
+
+    def _is_current(self, by: str) -> None:
+        """The table has all of the log now. After an absence it is said what was missed, all of it, and how it came."""
+        start, index = self._verified_index, self.table.index
+        was_away = by != "stream" or self.age_s > EDGE_LIVE_WITHIN_S
+        self._verified_s, self._verified_index = monotonic_s(), index
+        if start is not None and index > start and was_away:
+            start = min(start, self.catch_up.from_index) if self.catch_up else start  # what nobody has heard of yet
+            self.catch_up = CatchUp(from_index=start, to_index=index, by=by, at_ms=now_ms())
+            _log.info("caught up", from_index=start, to_index=index, by=by)
 
     async def keep_copy(self) -> None:
         """Mark the copy on disk as current every few seconds; renew it when many entries lie behind its snapshot."""

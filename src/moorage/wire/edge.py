@@ -15,7 +15,8 @@ class Sockets(Message):
 
 
 class CatchUp(Message):
-    """What an edge missed while it was away and how it made up for it: `replay` of the log or a `snapshot`."""
+    """What an edge missed while it was away and how it made up for it: from its cursor in the `stream`, by `replay` of
+    the log, or from a `snapshot`."""
 
     from_index: int
     to_index: int
