@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Mapping
@@ -17,10 +18,12 @@ import httpx
 
 from moorage.client.api import Api
 from moorage.client.http import Http
+from moorage.domain.errors import Unavailable
 from moorage.runner.stores.config import StoreRecord, read_store_record
 from moorage.sessions.admin import StoreAdmin
 from moorage.system.rand import new_secret
 from moorage.wire.api import AllocationView, EdgeView, OperationView, PromoteRequest
+from tests.support.waiting import wait_until
 
 COMMAND_TIMEOUT_S = 180.0
 MOORAGE = (sys.executable, "-m", "moorage.main")
@@ -160,6 +163,23 @@ class Platform:
             yield admin
         finally:
             await admin.close()
+
+    async def kill_store(self, app: str) -> None:
+        """kill -9 of the store of an app's production; returns when its successor answers."""
+        dead = (await self.store(app)).identity
+        assert dead is not None
+        os.kill(dead.pid, signal.SIGKILL)
+
+        async def back() -> bool:
+            now = (await self.store(app)).identity
+            try:
+                async with self.store_admin(app) as admin:
+                    await admin.ping()
+            except Unavailable:
+                return False
+            return now is not None and now != dead
+
+        await wait_until(back, timeout_s=40.0, what="the store is back")
 
     async def finished(self, operation: str, *, timeout_s: float = 90.0) -> OperationView:
         """Wait for the end of an operation."""

@@ -15,7 +15,6 @@ import pytest
 from demo.ledger import marks, outcome_of
 from demo.people import crowd
 from examples.board.materialise import materialise
-from moorage.domain.errors import Unavailable
 from moorage.wire.api import AllocationView, RestartRequest
 from moorage_app.contract import SESSION_PREFIX
 from tests.support.platform import Platform, key
@@ -182,7 +181,7 @@ async def test_a_frozen_allocation_that_wakes_after_the_hand_over_changes_no_rec
         assert await records(platform, board) == kept
 
         async with frozen(old):
-            await store_restarts(platform, board)
+            await platform.kill_store(board)
         await wakes_and_attacks(platform, old, rounds=2)
         assert await store_user(platform, board, old) == "off", "a restart of the store does not readmit it"
         assert await records(platform, board) == kept
@@ -244,22 +243,3 @@ async def wakes_and_attacks(platform: Platform, allocation: AllocationView, *, r
 def printed(platform: Platform, allocation: AllocationView) -> list[str]:
     """What an allocation's process has printed."""
     return (platform.home / "allocations" / allocation.id / "app.log").read_text().splitlines()
-
-
-async def store_restarts(platform: Platform, app: str) -> None:
-    """kill -9 of the environment's store; waits until its successor answers."""
-    record = await platform.store(app)
-    assert record.identity is not None
-    dead = record.identity.pid
-    os.kill(dead, signal.SIGKILL)
-
-    async def back() -> bool:
-        now = (await platform.store(app)).identity
-        try:
-            async with platform.store_admin(app) as admin:
-                await admin.ping()
-        except Unavailable:
-            return False
-        return now is not None and now.pid != dead
-
-    await wait_until(back, timeout_s=40.0, what="the store is back")
