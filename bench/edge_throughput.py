@@ -35,7 +35,7 @@ from moorage.edge.proxy.commands import (
 from moorage.edge.proxy.haproxy import HAProxy
 from moorage.edge.proxy.hot import HotEntry
 from moorage.edge.proxy.launch import connections_max_count, proxy_command, write_configuration
-from moorage.edge.proxy.render import PIN_COOKIE, ProxySettings
+from moorage.edge.proxy.render import HOST_RULE, PIN_COOKIE, ProxySettings, header_rules
 from moorage.edge.proxy.runtime import ProxyUnreachable
 from moorage.system.binaries import find_haproxy
 from moorage.system.clock import monotonic_s, wait_until
@@ -74,17 +74,16 @@ _PEER = """
 frontend peer
     bind 127.0.0.1:{port}
     unique-id-format %[uuid()]
-    http-request set-var(txn.host) req.fhdr(host)
-    http-request del-header x-moorage- -m beg
-    http-request set-header X-Forwarded-For %[src]
-    http-request set-header X-Forwarded-Proto http
-    http-request set-header X-Forwarded-Host %[var(txn.host)]
-    http-request set-header X-Request-Id %[unique-id]
-    http-request set-header Forwarded 'for="%[src]";host="%[var(txn.host)]";proto=http'
+    {rules}
     default_backend app
 backend app
     server app 127.0.0.1:{target}
 """
+
+
+def _peer_rules(settings: ProxySettings) -> str:
+    """The very lines of the edge that prepare the headers."""
+    return "\n".join((HOST_RULE, *header_rules(settings)))
 
 
 @asynccontextmanager
@@ -171,7 +170,7 @@ async def _measure(rounds: int, seconds: int) -> dict[str, object]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="moorage-bench-")))
         settings = ProxySettings(folder, folder / "edge.sock", "127.0.0.1", edge, connections_max_count(), threads=1)
         (folder / "static.cfg").write_text(_PLAIN + _STATIC.format(port=static))
-        (folder / "peer.cfg").write_text(_PLAIN + _PEER.format(port=peer, target=static))
+        (folder / "peer.cfg").write_text(_PLAIN + _PEER.format(port=peer, target=static, rules=_peer_rules(settings)))
         pids = [
             await stack.enter_async_context(_running(config))
             for config in (folder / "static.cfg", folder / "peer.cfg", write_configuration(settings))

@@ -136,7 +136,7 @@ async def test_host_names_are_compared_without_case_and_port(edge: Edge) -> None
         assert code in (await edge.raw(request({}, host=host)))[1]
 
 
-@pytest.mark.parametrize("host", [f'{HOST}:";for=evil', f"{HOST}:\\", f'"{HOST}"'])
+@pytest.mark.parametrize("host", [f'{HOST}:";for=evil', f'"{HOST}"'])
 async def test_a_host_that_could_forge_what_an_app_is_told_is_refused(edge: Edge, host: str) -> None:
     await serve(edge)
     head, body = await edge.raw(request({}, host=host))

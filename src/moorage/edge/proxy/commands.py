@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from moorage.edge.proxy.hot import HotEntry, pack
 
 POOL = "pool"
-REFUSES_UPGRADES = 1  # the tag of an allocation number in the numbers table
+TAKES_UPGRADES, REFUSES_UPGRADES = 1, 2  # the tag of an allocation number in the numbers table; 0 is no entry
 
 
 def server_name(number: int) -> str:
@@ -107,7 +107,7 @@ class SetNumber:
     refuses_upgrades: bool
 
     def line(self) -> str:
-        tag = REFUSES_UPGRADES if self.refuses_upgrades else 0
+        tag = REFUSES_UPGRADES if self.refuses_upgrades else TAKES_UPGRADES
         return f"set table numbers key {self.number} data.server_id {self.number} data.gpt0 {tag}"
 
 

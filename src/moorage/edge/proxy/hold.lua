@@ -46,6 +46,7 @@ end
 local function refuse(txn)
   local reply = txn:reply({ status = 503, reason = "Service Unavailable" })
   reply:add_header("content-type", "application/problem+json")
+  reply:add_header("x-moorage-code", "hold-expired")
   reply:add_header("cache-control", "no-store")
   reply:add_header("retry-after", "1")
   reply:set_body('{"type":"about:blank","title":"The hand-over of this app takes longer than a connection may wait",'

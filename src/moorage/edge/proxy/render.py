@@ -16,12 +16,14 @@ from pathlib import Path
 
 from moorage.domain.limits import ADMISSION_PER_S, HOLD_BUDGET_S
 from moorage.edge.proxy import pages
-from moorage.edge.proxy.commands import POOL, REFUSES_UPGRADES
+from moorage.edge.proxy.commands import POOL, REFUSES_UPGRADES, TAKES_UPGRADES
 from moorage.edge.proxy.hot import CLOSED_FLAG, COUNT_UNIT, HELD_FLAG, KNOWN_FLAG, SLOT_MASK, SLOTS_MAX_COUNT
 
 CONFIG_NAME = "haproxy.cfg"
 LUA_NAME = "hold.lua"
 PIN_COOKIE = "moorage_pin"
+CODE_HEADER = "X-Moorage-Code"  # on every answer of the edge itself: why, for programs
+HOST_RULE = "http-request set-var(txn.host) req.fhdr(host)"
 
 ROUTES_MAX_COUNT = 2_000_000  # entries of the hot table; memory is taken per entry that is used
 ALLOCATIONS_MAX_COUNT = 1_000_000
@@ -103,6 +105,7 @@ def _message(answer: pages.Answer) -> str:
     far; the proxy answers them with a line of its own."""
     head = (
         f"HTTP/1.1 {answer.status} {HTTPStatus(answer.status).phrase}",
+        f"{CODE_HEADER}: {answer.code}",
         "Content-Type: text/html; charset=utf-8",
         "Cache-Control: no-store",
         "Connection: close",
@@ -164,7 +167,7 @@ _JSON = "content-type application/problem+json"
 
 def _headers(answer: pages.Answer) -> str:
     retry = f" hdr Retry-After {pages.RETRY_AFTER_S}" if answer.retry else ""
-    return f"hdr Cache-Control no-store{retry}"
+    return f"hdr {CODE_HEADER} {answer.code} hdr Cache-Control no-store{retry}"
 
 
 def _tables(settings: ProxySettings) -> Iterable[str]:
@@ -191,9 +194,10 @@ def _frontend(settings: ProxySettings) -> Iterable[str]:
         yield "    option httplog"
     yield "    unique-id-format %[uuid()]"
     yield from _route_rules()
-    yield from _header_rules(settings)
+    yield from header_rules(settings)
     yield from _pin_rules()
-    yield "    http-after-response set-header Content-Type application/problem+json if { var(txn.json) -m found }"
+    own = f"{{ var(txn.json) -m found }} {{ res.fhdr({CODE_HEADER}) -m found }}"  # an app's failures are left alone
+    yield f"    http-after-response set-header Content-Type application/problem+json if {own}"
     yield f"    use_backend {POOL} if pickable"
     # a known route without a slot still serves the pins of its environment, unless the whole table is too old
     yield f"    use_backend {POOL} if pin_leads !closed"
@@ -201,41 +205,45 @@ def _frontend(settings: ProxySettings) -> Iterable[str]:
 
 
 def _route_rules() -> Iterable[str]:
+    """txn.p is the route's hot entry, txn.env its environment."""
     yield f"    acl held var(txn.p),and({HELD_FLAG}) gt 0"
     yield f"    acl closed var(txn.p),and({CLOSED_FLAG}) gt 0"
-    yield "    acl pickable var(txn.n) -m int gt 0"
+    yield f"    acl pickable var(txn.p) -m int ge {COUNT_UNIT}"
     yield "    acl upgrade req.fhdr(upgrade) -m found"
-    yield "    http-request set-var(txn.host) req.fhdr(host)"
+    yield f"    {HOST_RULE}"
     # such a name is none, and would end the quoted string that it is passed on in
     yield """    http-request deny deny_status 400 if { var(txn.host) -m sub '"' '\\' }"""
     yield "    http-request set-var(txn.key) var(txn.host),host_only,lower"
     yield "    http-request set-var(txn.p) var(txn.key),table_gpt0(hot)"
     yield "    http-request lua.hold if held upgrade"  # sets txn.p anew: everything below decides on what holds then
-    yield f"    http-request set-var(txn.n) var(txn.p),div({COUNT_UNIT})"
     yield "    http-request set-var(txn.env) var(txn.key),table_gpc0(hot)"
-    yield "    http-request set-var(txn.json) bool(true) if { req.fhdr(accept) -m sub json }"
+    wish = "{ req.fhdr(accept) -m beg application/json application/problem+json }"
+    yield f"    http-request set-var(txn.json) bool(true) if {wish}"
 
 
 def _pin_rules() -> Iterable[str]:
-    """txn.number becomes the allocation that the cookie names, once its MAC has held for this environment.
+    """txn.number becomes the allocation that the pin names, once its MAC has held for this environment.
 
-    A verified pin is remembered for its connection with its environment, so a MAC is computed once per connection and
-    the rules after `allow` are the rare case.
+    A connection remembers the cookies whose pin was verified, and for which environment: while they stay the same, no
+    cookie is parsed and no MAC is computed, and the rules after `allow` are the rare case.
     """
     cookie = f"req.cook({PIN_COOKIE})"
     mac = f"var(txn.pin),field(1,.),{_mac('txn.env')},secure_memcmp(txn.mac)"
-    yield f"    acl same_pin {cookie},strcmp(sess.pin) eq 0"
+    yield "    acl same_cookies req.fhdr(cookie),strcmp(sess.cookies) eq 0"
     yield "    acl same_environment var(sess.env),sub(txn.env) eq 0"
     yield "    acl pinned var(txn.number) -m found"
+    yield f"    acl pin_leads_always var(txn.number),table_gpt0(numbers) eq {TAKES_UPGRADES}"
     yield f"    acl refuses_upgrades var(txn.number),table_gpt0(numbers) eq {REFUSES_UPGRADES}"
     yield "    acl pin_leads var(txn.number),in_table(numbers)"
-    yield "    http-request set-var(txn.number) var(sess.number) if same_environment same_pin"
-    yield "    http-request allow if pinned !refuses_upgrades"
+    yield "    http-request set-var(txn.number) var(sess.number) if same_environment same_cookies"
+    yield "    http-request allow if pin_leads_always"
+    yield f"    http-request set-var(txn.n) var(txn.p),div({COUNT_UNIT})"  # how many slots to choose from
     yield f"    http-request set-var(txn.pin) {cookie}"
     yield "    http-request set-var(txn.mac) var(txn.pin),field(2,.)"
     yield f"    http-request set-var(txn.number) var(txn.pin),field(1,-),add(0) if !pinned {{ {mac} 1 }}"
-    for name, value in (("pin", "txn.pin"), ("env", "txn.env"), ("number", "txn.number")):
-        yield f"    http-request set-var(sess.{name}) var({value}) if pinned"
+    yield "    http-request set-var(sess.cookies) req.fhdr(cookie) if pinned"
+    for name in ("pin", "env", "number"):
+        yield f"    http-request set-var(sess.{name}) var(txn.{name}) if pinned"
     yield "    http-request unset-var(txn.number) if refuses_upgrades upgrade"
 
 
@@ -244,36 +252,52 @@ def _mac(environment: str) -> str:
     return f"concat(:,{environment}),hmac(sha256,proc.pin_key),ub64enc"
 
 
-def _header_rules(settings: ProxySettings) -> Iterable[str]:
-    """Who asks and how, overwritten so that an app can believe it, and kept only from a trusted proxy in front."""
-    rule = "    http-request set-header"
+def header_rules(settings: ProxySettings) -> Iterable[str]:
+    """Who asks and how, overwritten so that an app can believe it, and kept only from a trusted proxy in front.
+
+    Expects the Host header in txn.host.
+    """
     yield "    http-request del-header x-moorage- -m beg"
     if settings.trusted_proxies:
-        yield f"    acl trusted src {' '.join(settings.trusted_proxies)}"
-        yield "    acl passed_on req.fhdr(x-forwarded-for) -m found"
-        yield "    http-request set-var(txn.client) src"
-        yield "    http-request set-var(txn.client) req.hdr_ip(x-forwarded-for,-1) if trusted passed_on"
-        yield f"{rule} X-Forwarded-For '%[req.fhdr(x-forwarded-for)], %[src]' if trusted passed_on"
-        yield f"{rule} X-Forwarded-For %[src] unless trusted passed_on"
+        yield from _trusting_rules(settings.trusted_proxies)
+        return
+    yield "    http-request del-header x-forwarded- -m beg"
+    yield "    http-request add-header X-Forwarded-For %[src]"
+    yield "    http-request add-header X-Forwarded-Proto http"
+    yield "    http-request add-header X-Forwarded-Host %[var(txn.host)]"
+    yield "    http-request set-header X-Request-Id %[unique-id]"
+    if ":" in settings.bind_host:
+        yield from _forwarded_rules("src", "http")
     else:
-        yield f"{rule} X-Forwarded-For %[src]"
-    given = "unless trusted {{ req.fhdr({}) -m found }}" if settings.trusted_proxies else ""
-    yield f"{rule} X-Forwarded-Proto http {given.format('x-forwarded-proto')}".rstrip()
-    yield f"{rule} X-Forwarded-Host %[var(txn.host)] {given.format('x-forwarded-host')}".rstrip()
-    yield f"{rule} X-Request-Id %[unique-id] {given.format('x-request-id')}".rstrip()
-    yield from _forwarded_rules(settings)
+        yield f"    http-request set-header Forwarded {_forwarded('%[src]', 'http')}"
 
 
-def _forwarded_rules(settings: ProxySettings) -> Iterable[str]:
-    """RFC 7239, rebuilt from the rest; an IPv6 address stands in brackets."""
-    client = "var(txn.client)" if settings.trusted_proxies else "src"
+def _trusting_rules(networks: tuple[str, ...]) -> Iterable[str]:
+    yield f"    acl trusted src {' '.join(networks)}"
+    yield "    acl passed_on req.fhdr(x-forwarded-for) -m found"
+    yield "    http-request del-header x-forwarded- -m beg if !trusted"
+    yield "    http-request set-var(txn.client) src"
+    yield "    http-request set-var(txn.client) req.hdr_ip(x-forwarded-for,-1) if trusted passed_on"
+    yield "    http-request set-header X-Forwarded-For '%[req.fhdr(x-forwarded-for)], %[src]' if trusted passed_on"
+    for name, value in (
+        ("X-Forwarded-For", "%[src]"),
+        ("X-Forwarded-Proto", "http"),
+        ("X-Forwarded-Host", "%[var(txn.host)]"),
+        ("X-Request-Id", "%[unique-id]"),
+    ):
+        yield f"    http-request set-header {name} {value} unless trusted {{ req.fhdr({name}) -m found }}"
+    yield from _forwarded_rules("var(txn.client)", "%[req.fhdr(x-forwarded-proto)]")
+
+
+def _forwarded_rules(client: str, proto: str) -> Iterable[str]:
     six = f"{{ {client} -m sub : }}"
-    value = '\'for="{}%[{}]{}";host="%[req.fhdr(host)]";proto=%[req.fhdr(x-forwarded-proto)]\''
-    may_be_six = ":" in settings.bind_host or bool(settings.trusted_proxies)
-    four_only = f" unless {six}" if may_be_six else ""
-    if may_be_six:
-        yield f"    http-request set-header Forwarded {value.format('[', client, ']')} if {six}"
-    yield f"    http-request set-header Forwarded {value.format('', client, '')}{four_only}"
+    yield f"    http-request set-header Forwarded {_forwarded(f'[%[{client}]]', proto)} if {six}"
+    yield f"    http-request set-header Forwarded {_forwarded(f'%[{client}]', proto)} unless {six}"
+
+
+def _forwarded(client: str, proto: str) -> str:
+    """RFC 7239, made from the rest: who asks, for which host, by which protocol."""
+    return _quoted(f'for="{client}";host="%[var(txn.host)]";proto={proto}')
 
 
 def _pool() -> Iterable[str]:
@@ -283,7 +307,6 @@ def _pool() -> Iterable[str]:
     yield f"    stick match rand,mod(txn.n),add(txn.p),and({SLOT_MASK}) table slots"
     yield "    acl here srv_id,sub(txn.number) eq 0"
     yield "    acl upgraded status 101"
-    yield "    http-response unset-var(txn.json)"  # an app's own failure keeps its own content type
     yield "    http-response allow if here !upgraded"
     yield "    http-response set-var-fmt(txn.new) %[srv_id]-%[uuid()] if !here"
     yield f"    http-response set-var(txn.newmac) var(txn.new),{_mac('txn.env')}"
