@@ -41,36 +41,37 @@ async def ask_many(platform: Platform, host: str, count: int, **headers: str) ->
 
 @dataclass
 class Traffic:
-    """What a steady stream of requests was answered: `failures` holds everything but a 200."""
+    """What a steady stream of requests was answered: `failures` holds everything but a 200, `courses` the deployments
+    that answered each client, one after the other."""
 
     answered: int = 0
     failures: list[str] = field(default_factory=list)
-    deployments: list[str] = field(default_factory=list)  # each change of who answers, in order
+    courses: list[list[str]] = field(default_factory=list)
 
-    def take(self, answer: httpx.Response) -> None:
+    def take(self, answer: httpx.Response, course: list[str]) -> None:
         """Count one answer."""
         self.answered += 1
         if answer.status_code != 200:
             self.failures.append(f"{answer.status_code} {answer.text[:100]}")
-        elif self.deployments[-1:] != [answer.json()["deployment"]]:
-            self.deployments.append(answer.json()["deployment"])
+        elif course[-1:] != [answer.json()["deployment"]]:
+            course.append(answer.json()["deployment"])
 
 
 @asynccontextmanager
 async def traffic(platform: Platform, host: str, *, clients: int = 3, pause_s: float = 0.005) -> AsyncIterator[Traffic]:
     """Requests without end, of several clients, as long as the block runs."""
-    seen = Traffic()
+    seen = Traffic(courses=[[] for _ in range(clients)])
 
-    async def ask_on() -> None:
+    async def ask_on(course: list[str]) -> None:
         async with stranger(platform) as client:
             while True:
                 try:
-                    seen.take(await client.get("/", headers={"Host": f"{host}:{platform.http_port}"}))
+                    seen.take(await client.get("/", headers={"Host": f"{host}:{platform.http_port}"}), course)
                 except httpx.HTTPError as failed:
                     seen.failures.append(repr(failed))
                 await pause(pause_s)
 
-    tasks = [asyncio.create_task(ask_on()) for _ in range(clients)]
+    tasks = [asyncio.create_task(ask_on(course)) for course in seen.courses]
     try:
         yield seen
     finally:
