@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
@@ -11,6 +12,8 @@ from moorage.wire.edge import EdgeReport
 from moorage.wire.runner import RunnerReport
 
 R = TypeVar("R")
+COUNTS_KEPT = 8  # per allocation: some seconds of reports
+PEAK_WITHIN_S = 4.0
 
 
 @dataclass(slots=True)
@@ -31,9 +34,13 @@ class Live:
     wall_ms: Callable[[], int]
     edges: dict[str, Seen[EdgeReport]] = field(default_factory=dict)
     runners: dict[str, Seen[RunnerReport]] = field(default_factory=dict)
+    _counted: dict[tuple[str, int], deque[tuple[float, int]]] = field(default_factory=dict)
 
     def edge_reported(self, report: EdgeReport) -> None:
         """Keep an edge's report. What it last had to catch up with is told once and stays known."""
+        for sockets in report.sockets:
+            kept = self._counted.setdefault((report.edge, sockets.number), deque(maxlen=COUNTS_KEPT))
+            kept.append((self.monotonic_s(), sockets.attached))
         known = self.edges.get(report.edge)
         if known and not report.catch_up:
             report = report.model_copy(update={"catch_up": known.report.catch_up})
@@ -56,6 +63,17 @@ class Live:
         if counts:
             return sum(counts)
         return 0 if self.live_edges() else None
+
+    def recent_peak(self, number: int) -> int | None:
+        """The most sockets that were attached to an allocation within PEAK_WITHIN_S: what it had when it crashed, since
+        its sockets die with it. None when no edge has told anything of it."""
+        horizon = self.monotonic_s() - PEAK_WITHIN_S
+        peaks = [
+            max((count for at_s, count in kept if at_s >= horizon), default=0)
+            for (_edge, counted), kept in self._counted.items()
+            if counted == number
+        ]
+        return sum(peaks) if peaks else None
 
     def store_detail(self, environment: str) -> str:
         """What keeps an environment's store from being ready, as the runner says it; empty when nothing does."""

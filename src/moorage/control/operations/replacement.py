@@ -61,7 +61,7 @@ async def _bury(work: Work) -> None:
     while work.operation.state == "fencing" and "fence" not in work.facts:
         try:
             if "baseline" not in work.facts:
-                await work.stage("fencing", "", **await sessions.read_baseline(work, dead))
+                await work.stage("fencing", "", **await sessions.read_baseline(work, dead, work.input.get("sockets")))
             await work.stage(
                 "fencing", "the dead allocation can write nothing any more", **await sessions.fence(work, dead)
             )

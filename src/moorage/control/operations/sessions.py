@@ -18,6 +18,7 @@ from moorage.control.operations.evidence import production_of
 from moorage.control.operations.report import manifest_of
 from moorage.domain.allocation import Posture
 from moorage.domain.artifact import Depth
+from moorage.domain.operation import Kind
 from moorage.domain.session import Account, Before, Fate, Outcome, merge, open_account, summary
 from moorage.sessions.account import Phase
 from moorage.sessions.admin import StoreAdmin
@@ -59,8 +60,13 @@ async def environment_of(work: Work) -> Environment:
     return await work.read(lambda tx: apps.environment(tx, id))
 
 
-async def read_baseline(work: Work, old: Sequence[str]) -> dict[str, Any]:
-    """What is attached to each old allocation now: sessions by name where there is an SDK, sockets at the edges."""
+async def read_baseline(
+    work: Work, old: Sequence[str], sockets: Mapping[str, int | None] | None = None
+) -> dict[str, Any]:
+    """What is attached to each old allocation now: sessions by name where there is an SDK, sockets at the edges.
+
+    `sockets` are counts from just before, for allocations whose process has ended and taken its sockets along.
+    """
     environment = await environment_of(work)
     numbers = await work.read(lambda tx: _numbers(tx, old))
     await work.wait(lambda _tx: bool(work.control.live.live_edges()), timeout_s=EDGE_WAIT_S)
@@ -74,7 +80,7 @@ async def read_baseline(work: Work, old: Sequence[str]) -> dict[str, Any]:
                 "number": numbers[id],
                 "sdk": sdk,
                 "named": [[b.label, b.lease, b.revision] for b in named],
-                "sockets": work.control.live.attached(numbers[id]),
+                "sockets": sockets.get(id) if sockets is not None else work.control.live.attached(numbers[id]),
             }
     return {"baseline": found, "baseline_ms": now_ms()}
 
@@ -132,19 +138,27 @@ async def account_now(work: Work, phase: Phase) -> Account:
                     )
                 )
             else:
-                parts.append(plain_account(entry["sockets"], work.control.live.attached(entry["number"]), phase))
+                now = work.control.live.attached(entry["number"])
+                parts.append(plain_account(entry["sockets"], now, phase, work.operation.kind))
     return merge(parts)
 
 
-def plain_account(before: int | None, now: int | None, phase: Phase) -> Account:
-    """The account of an allocation that is known by sockets only: they are attached, or they have ended.
+_PLAIN_END = {
+    Kind.HANDOVER: (Outcome.ENDED, "cut-in-handover"),
+    Kind.DRAIN: (Outcome.ENDED, "cut-at-deadline"),
+    Kind.REPLACEMENT: (Outcome.LOST, "process-ended"),
+}
+
+
+def plain_account(before: int | None, now: int | None, phase: Phase, kind: Kind = Kind.DRAIN) -> Account:
+    """The account of an allocation that is known by sockets only: they are attached, have ended, or died with it.
 
     A socket that is gone is never called moved. Unknown counts stay unknown.
     """
     if before is None:
         return Account((), {})
     if phase is not Phase.SERVING:
-        return Account((), _some({(Outcome.ENDED, "cut-at-deadline"): before}))
+        return Account((), _some({_PLAIN_END[kind]: before}))
     if now is None:
         return Account((), _some({(Outcome.UNKNOWN, "no-live-edge"): before}))
     left = min(before, now)

@@ -1,0 +1,67 @@
+"""Sockets as a count: what an account says of a plain app's sessions, and what is still known after a crash."""
+
+from __future__ import annotations
+
+import pytest
+
+from moorage.control.live import PEAK_WITHIN_S, Live
+from moorage.control.operations.sessions import plain_account
+from moorage.domain.operation import Kind
+from moorage.domain.session import Outcome
+from moorage.sessions.account import Phase
+from moorage.wire.edge import EdgeReport, Sockets
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "phase", "kind", "expected"),
+    [
+        (5, 5, Phase.SERVING, Kind.DRAIN, {(Outcome.ATTACHED, ""): 5}),
+        (5, 2, Phase.SERVING, Kind.DRAIN, {(Outcome.ATTACHED, ""): 2, (Outcome.ENDED, "closed"): 3}),
+        (5, 9, Phase.SERVING, Kind.DRAIN, {(Outcome.ATTACHED, ""): 5}),
+        (5, None, Phase.SERVING, Kind.DRAIN, {(Outcome.UNKNOWN, "no-live-edge"): 5}),
+        (5, 0, Phase.SETTLED, Kind.DRAIN, {(Outcome.ENDED, "cut-at-deadline"): 5}),
+        (5, 0, Phase.CUT, Kind.HANDOVER, {(Outcome.ENDED, "cut-in-handover"): 5}),
+        (5, 0, Phase.SETTLED, Kind.REPLACEMENT, {(Outcome.LOST, "process-ended"): 5}),
+        (0, 0, Phase.SETTLED, Kind.REPLACEMENT, {}),
+    ],
+)
+def test_a_plain_apps_sockets_are_attached_ended_or_died_with_it_never_moved(
+    before: int, now: int | None, phase: Phase, kind: Kind, expected: dict[tuple[Outcome, str], int]
+) -> None:
+    account = plain_account(before, now, phase, kind)
+    assert dict(account.unnamed) == expected
+    assert account.total == before
+
+
+class Clock:
+    """A clock that a test moves."""
+
+    now_s = 100.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def report(edge: str, attached: int) -> EdgeReport:
+    return EdgeReport(
+        edge=edge,
+        incarnation="inc",
+        applied_index=1,
+        applied=1,
+        duplicates=0,
+        gaps=0,
+        stale=0,
+        sockets=(Sockets(number=7, attached=attached, pins=attached),),
+    )
+
+
+def test_what_a_crashed_allocation_had_is_known_for_some_seconds() -> None:
+    clock = Clock()
+    live = Live(lambda: None, clock, lambda: 0)
+    for edge, attached in (("edge-1", 3), ("edge-2", 4), ("edge-1", 0), ("edge-2", 0)):
+        live.edge_reported(report(edge, attached))
+    assert live.attached(7) == 0
+    assert live.recent_peak(7) == 7
+    clock.now_s += PEAK_WITHIN_S + 1
+    assert live.recent_peak(7) == 0
+    assert live.recent_peak(8) is None
