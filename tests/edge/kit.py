@@ -64,6 +64,8 @@ class Edge:
         return app
 
     def start_agent(self) -> None:
+        """A new agent; what an earlier one reported is forgotten."""
+        self.ledger.reports.clear()
         settings = AgentSettings(
             edge="edge-1",
             copy_path=self.settings.directory / "routes.json",

@@ -117,10 +117,7 @@ class Ledger:
 
     def fold(self) -> Snapshot:
         """The snapshot of everything committed."""
-        table = RouteTable()
-        table.load(self._empty())
-        for entry in self.entries:
-            table.fold(entry)
+        table = self._table()
         return Snapshot(
             incarnation=self.incarnation,
             index=self.index,
@@ -130,7 +127,19 @@ class Ledger:
             allocations=tuple(endpoint_event(endpoint) for endpoint in table.endpoints.values()),
         )
 
-    def _empty(self) -> Snapshot:
+    def fold_owners(self) -> set[str]:
+        """The route keys that have an owner."""
+        return set(self._table().owners)
+
+    def _table(self) -> RouteTable:
+        table = RouteTable()
+        table.load(self.empty())
+        for entry in self.entries:
+            table.fold(entry)
+        return table
+
+    def empty(self) -> Snapshot:
+        """The snapshot of the log's beginning."""
         return Snapshot(incarnation=self.incarnation, index=0, issued_ms=1, pin_key=PIN_KEY, routes=(), allocations=())
 
     def restart(self, incarnation: str) -> None:

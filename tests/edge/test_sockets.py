@@ -71,7 +71,6 @@ async def test_the_counts_outlive_the_agent(edge: Edge) -> None:
     async with await edge.socket(), await edge.socket():
         await edge.counted(1, 2)
         await edge.kill_agent()
-        edge.ledger.reports.clear()
         edge.start_agent()
         await edge.in_force()
         await edge.counted(1, 2)

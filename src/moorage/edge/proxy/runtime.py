@@ -40,11 +40,12 @@ class ProxyRefused(MoorageError):
     retryable = True
 
     def __init__(self, line: str, reply: str) -> None:
+        command, has_value, _ = line.partition(" str(")  # a value may be the pin key, and a reply repeats it
         super().__init__(
             Problem(
                 "proxy-refused-command",
                 "The edge proxy refused a command",
-                f"{line.split(' str(')[0]}: {reply}",
+                command if has_value else f"{command}: {reply}",
                 "The agent reads the proxy's state back and tries again.",
                 status=502,
             )
