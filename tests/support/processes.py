@@ -51,5 +51,8 @@ async def gone(platform: Platform, name: str) -> AsyncIterator[None]:
     old = platform.pid_of(name)
     with frozen(platform.pid):
         os.kill(old, signal.SIGKILL)
-        yield
-    await back(platform, name, old)
+        try:
+            yield
+        finally:
+            os.kill(platform.pid, signal.SIGCONT)
+            await back(platform, name, old)
