@@ -38,7 +38,7 @@ async def search(session: Session, data: Any) -> None:
 # The same app in a process that does what it likes. On SIGUSR2 it goes deaf to SIGTERM; on SIGUSR1 it overwrites every
 # session's record, over the connection that it has kept open and over a new one, and prints how that went.
 STUBBORN = """
-import os, signal, threading
+import contextlib, os, signal, threading
 import uvicorn, valkey
 from board import app
 
@@ -71,8 +71,9 @@ def lurk():
             attack(valkey.Valkey.from_url(URL, retry=None), keys, "new")
             print("attack", rounds, "over", flush=True)
         elif not rounds:
-            keys = list(kept.scan_iter("moorage:session:*"))
-            kept.incr("app:alive")
+            with contextlib.suppress(valkey.ValkeyError):
+                keys = list(kept.scan_iter("moorage:session:*"))
+                kept.incr("app:alive")
 
 
 signal.signal(signal.SIGUSR2, go_deaf)
