@@ -49,6 +49,7 @@ class Edge:
     running: asyncio.Task[None] | None = None
     apps: dict[str, App] = field(default_factory=dict)
     agent_settings: Mapping[str, Any] = field(default_factory=dict)
+    proxy_type: type[HAProxy] = HAProxy
     client: httpx.AsyncClient = field(default_factory=_new_client)
 
     @property
@@ -73,7 +74,8 @@ class Edge:
             report_period_s=0.05,
         )
         settings = replace(settings, **self.agent_settings)
-        self.agent = EdgeAgent(settings, self.ledger, self.stream, self.proxy())
+        proxy = self.proxy_type(self.settings.runtime_socket)
+        self.agent = EdgeAgent(settings, self.ledger, self.stream, proxy)
         self.running = asyncio.create_task(self.agent.run())
 
     async def stop_agent(self) -> None:

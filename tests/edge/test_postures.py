@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import pytest
 import websockets.exceptions
 
 from moorage.domain.allocation import Posture
+from moorage.edge.proxy.commands import Command, ShutdownSessions
+from moorage.edge.proxy.haproxy import HAProxy
 from tests.edge.kit import HOST, Edge
 from tests.edge.test_pins import sign
 from tests.support.waiting import wait_until
@@ -88,17 +92,33 @@ async def test_from_the_cut_on_nothing_reaches_it_and_what_was_attached_is_close
     assert len(edge.apps["old"].heads) == heads
 
 
-async def test_a_cut_is_acknowledged_only_when_nothing_is_attached_any_more(edge: Edge) -> None:
+class SlowToCut(HAProxy):
+    """The real proxy, in which one connection outlives the first cuts of allocation 1."""
+
+    looks = 0
+    cuts = 0
+
+    async def apply(self, commands: Sequence[Command]) -> None:
+        SlowToCut.cuts += ShutdownSessions(1) in commands
+        await super().apply(commands)
+
+    async def connections(self) -> Mapping[int, int]:
+        SlowToCut.looks += SlowToCut.cuts > 0
+        left = 1 if SlowToCut.cuts < 4 else 0
+        return {**await super().connections(), 1: left}
+
+
+async def test_a_cut_is_repeated_and_not_acknowledged_before_nothing_is_attached(edge: Edge) -> None:
+    await edge.kill_agent()
+    SlowToCut.looks = SlowToCut.cuts = 0
+    edge.proxy_type = SlowToCut
+    edge.start_agent()
     await put(edge, Posture.OPEN)
-    sockets = [await edge.socket(pin=PIN) for _ in range(50)]
-    await edge.counted(1, 50)
     index = edge.ledger.index
     edge.ledger.place(1, edge.apps["old"].port, posture=Posture.CUT)
-    await edge.in_force()
-    first = next(report for report in edge.ledger.reports if report.applied_index > index)
-    assert {row.number: row.attached for row in first.sockets}[1] == 0
-    for socket in sockets:
-        await socket.close()
+    await wait_until(lambda: edge.ledger.last_report.applied_index > index, what="the cut acknowledged")
+    assert SlowToCut.cuts == 4
+    assert SlowToCut.looks >= 4
 
 
 async def test_an_allocation_that_is_not_ready_loses_its_pins_until_it_is(edge: Edge) -> None:

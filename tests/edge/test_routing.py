@@ -167,6 +167,8 @@ async def test_an_allocation_that_is_gone_leaves_the_proxy_and_its_slots_too(edg
     one, two = await edge.app("one"), await edge.app("two")
     edge.ledger.place(1, one.port)
     edge.ledger.own(HOST, 1)
+    await edge.in_force()
+    assert (await edge.get()).json()["app"] == "one"
     edge.ledger.place(2, two.port, deployment=2)
     edge.ledger.own(HOST, 2)
     edge.ledger.place(1, one.port, posture=Posture.GONE)
