@@ -57,10 +57,14 @@ def house_of(states: Sequence[type[State]], place: Place) -> House:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """How to go on. `record` is to be written; `quarantine` says that what is stored must be kept aside first."""
+    """How to go on. `record` is to be written; `quarantine` says that what is stored must be kept aside first.
+
+    `displaces`: the previous holder has not let go, so it must be told that it lost the session.
+    """
 
     record: Record
     previous_holder: str | None
+    displaces: bool
     quarantine: bool
     restored: tuple[str, ...]  # fields that came back, as "state id.field"
     defaults: tuple[str, ...]  # fields, and unpersisted attributes, that are at their defaults
@@ -104,7 +108,7 @@ def _resume(record: Record, house: House, now_ms: int, values: Mapping[str, Mapp
         lease=record.lease + 1,
         previous_holder=record.holder,
     )
-    return _told(next_record, record.holder, False, restored, defaults)
+    return _told(next_record, record, False, restored, defaults)
 
 
 def _start(house: House, now_ms: int, session_id: str, outcome: Outcome, reason: str, lease: int = 1) -> Entry:
@@ -140,7 +144,7 @@ def _start_over(record: Record, house: House, now_ms: int, cold: str) -> Entry:
         previous_holder=record.holder,
         born=Born(lease, Outcome.FRESH, FreshReason.SCHEMA, house.place.allocation, now_ms),
     )
-    return _told(next_record, record.holder, False, (), tuple(_all_names(house)))
+    return _told(next_record, record, False, (), tuple(_all_names(house)))
 
 
 def _entered(house: House, now_ms: int, outcome: Outcome, reason: str, detail: str) -> dict[str, Any]:
@@ -159,7 +163,7 @@ def _entered(house: House, now_ms: int, outcome: Outcome, reason: str, detail: s
 
 
 def _told(
-    record: Record, previous: str | None, quarantine: bool, restored: tuple[str, ...], defaults: tuple[str, ...]
+    record: Record, previous: Record | None, quarantine: bool, restored: tuple[str, ...], defaults: tuple[str, ...]
 ) -> Entry:
     event: dict[str, Any] = {
         "at_ms": record.updated_ms,
@@ -172,7 +176,8 @@ def _told(
     }
     if record.detail:
         event["detail"] = record.detail
-    return Entry(with_event(record, event), previous, quarantine, restored, defaults)
+    holder, displaces = (previous.holder, previous.attached) if previous else (None, False)
+    return Entry(with_event(record, event), holder, displaces, quarantine, restored, defaults)
 
 
 def _stored_values(record: Record, house: House) -> dict[str, dict[str, Any]]:

@@ -178,7 +178,7 @@ class Service:
             with contextlib.suppress(MoorageAppError):
                 await own.session.store()
         entry = await self._take(presented)
-        if entry.previous_holder not in (None, self.place.allocation):
+        if entry.displaces and entry.previous_holder != self.place.allocation:
             with contextlib.suppress(StoreUnavailableError):
                 await self.store.announce(contract.lost_channel(str(entry.previous_holder)), entry.record.id)
         return entry

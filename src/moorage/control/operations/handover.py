@@ -7,15 +7,16 @@ Before the cut it can be called off and nothing is lost; after the cut there is 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from moorage.control.operations import sessions
 from moorage.control.operations.engine import Finished, Work
 from moorage.domain.allocation import Posture
 from moorage.domain.errors import MoorageError, Problem, Unavailable
-from moorage.domain.limits import STORED_WAIT_S
+from moorage.domain.limits import ADMISSION_PER_S, STORED_WAIT_S
 from moorage.domain.operation import Kind
-from moorage.domain.session import Outcome
+from moorage.domain.session import Before, Outcome
 from moorage.sessions.account import Phase
 from moorage.sessions.evidence import SessionEvidence
 from moorage.store import allocations, log, operations, routes
@@ -25,22 +26,25 @@ from moorage_app.contract import NoticeKind
 
 POLL_S = 0.02
 SETTLE_POLL_S = 0.2
+RESTS_PER_LOOK_COUNT = 9  # looking costs processor time that those who come back need: a tenth of a core at most
 NEARLY_SETTLED_S = 3.0  # a promotion waits this long for the last sessions, then goes on and says so
 FENCE_RETRY_S = 0.25
 TURN_WAIT_S = 30.0
+ALL_STORED = "every session was seen stored"
 _HOLDING = frozenset({"refusing_new", "cutting", "storing", "fenced"})
 
 
 async def run(work: Work) -> None:
     """From `planned` to `settled` (or with losses), or `failed` before the cut with nothing changed."""
+    left: list[str] | None = None  # open under the old allocations; None: not looked at
     if work.operation.state in ("planned", "refusing_new", "cutting") and "cut_ms" not in work.facts:
         try:
             await _refuse_new(work)
-            await _let_store(work)
+            left = await _let_store(work)
         except Unavailable as down:
             await _call_off(work, down)
     await _cut(work)
-    await _see_stored(work)
+    await _see_stored(work, left)
     await _fence(work)
     await _admit(work)
     await _settle(work)
@@ -59,9 +63,13 @@ async def _refuse_new(work: Work) -> None:
     await work.control.edges_reach(work.facts["log_index"])
     if "baseline" not in work.facts:
         found = await sessions.read_baseline(work, _old(work))
-        named = sum(len(entry["named"]) for entry in found["baseline"].values())
         sockets = sum(entry["sockets"] or 0 for entry in found["baseline"].values())
-        await work.stage("refusing_new", f"{named} sessions known by name, {sockets} sockets attached", **found)
+        note = f"{_named(found)} sessions known by name, {sockets} sockets attached"
+        await work.stage("refusing_new", note, **found)
+
+
+def _named(facts: dict[str, Any]) -> int:
+    return sum(len(entry["named"]) for entry in facts["baseline"].values())
 
 
 async def _wait_for_turn(work: Work) -> None:
@@ -88,24 +96,37 @@ def _hold(work: Work, tx: Tx, held: bool, posture: Posture | None) -> dict[str, 
     return {"log_index": log.committed_index(tx)}
 
 
-async def _let_store(work: Work) -> None:
-    """Ask apps with the SDK to store and let go; wait until each session is seen stored, or the deadline."""
+async def _let_store(work: Work) -> list[str]:
+    """Ask apps with the SDK to store and let go; wait until each session is seen stored, or the deadline.
+
+    Labels of sessions that are still open then. One that was let go is not looked at again: its allocation takes
+    nobody in any more, and each look costs processor time that the old process needs for storing.
+    """
     if work.operation.state == "refusing_new":
         await sessions.require_store(work)  # the last look before anything is cut: down means stop here
         await work.stage("cutting", "asking the app to store and let go", asked_ms=now_ms())
     deadline = monotonic_s() + STORED_WAIT_S
     async with sessions.store_of(await sessions.environment_of(work)) as admin:
         if admin is None:
-            return
+            return []
         evidence = SessionEvidence(admin)
         for id in _with_sdk(work):
             await evidence.notify(id, NoticeKind.HANDOVER, now_ms() + int(STORED_WAIT_S * 1000))
-        while await _waiting(work, evidence) and monotonic_s() < deadline:
+        left = {id: sessions.named_sessions(work.facts["baseline"][id]) for id in _with_sdk(work)}
+        while any(left.values()) and monotonic_s() < deadline:
             await pause(POLL_S)
+            left = {id: await still_open(evidence, id, known) for id, known in left.items()}
+        return [before.label for known in left.values() for before in known]
 
 
 def _with_sdk(work: Work) -> list[str]:
     return [id for id, entry in work.facts["baseline"].items() if entry["sdk"]]
+
+
+async def still_open(evidence: SessionEvidence, old: str, known: Sequence[Before]) -> tuple[Before, ...]:
+    """Those of the sessions that their old allocation has not let go."""
+    waiting = frozenset((await evidence.stored_since(old, known)).waiting) if known else frozenset()
+    return tuple(before for before in known if before.label in waiting)
 
 
 async def _waiting(work: Work, evidence: SessionEvidence) -> list[str]:
@@ -113,7 +134,7 @@ async def _waiting(work: Work, evidence: SessionEvidence) -> list[str]:
     left: list[str] = []
     for id in _with_sdk(work):
         known = sessions.named_sessions(work.facts["baseline"][id])
-        left += (await evidence.stored_since(id, known)).waiting
+        left += [before.label for before in await still_open(evidence, id, known)]
     return left
 
 
@@ -162,11 +183,14 @@ async def _cut(work: Work) -> None:
     await work.control.edges_reach(work.facts["cut_index"])
 
 
-async def _see_stored(work: Work) -> None:
-    """Name what was not seen stored; what the store has acknowledged is safe in any case."""
+async def _see_stored(work: Work, left: list[str] | None) -> None:
+    """Name what was not seen stored; what the store has acknowledged is safe in any case.
+
+    Where everything was seen before the cut, reconnects are not held up by a second look.
+    """
     if work.operation.state != "cutting":
         return
-    waiting, note = await _try_waiting(work)
+    waiting, note = ([], ALL_STORED) if left == [] else await _try_waiting(work)
     await work.stage("storing", note, not_seen_stored=waiting)
 
 
@@ -178,7 +202,7 @@ async def _try_waiting(work: Work) -> tuple[list[str] | None, str]:
         return None, "the store stopped answering after the cut; waiting for it"
     if waiting:
         return waiting, f"{len(waiting)} sessions were not let go by the old allocation; its store user is fenced"
-    return waiting, "every session was seen stored"
+    return waiting, ALL_STORED
 
 
 async def _fence(work: Work) -> None:
@@ -208,8 +232,11 @@ async def _admit(work: Work) -> None:
 async def _settle(work: Work) -> None:
     """Account per session until all are accounted for, or the time to come back is over."""
     start, deadline = monotonic_s(), monotonic_s() + float(work.input["settle_s"])
+    await pause(_named(work.facts) / ADMISSION_PER_S)  # nobody can be back sooner
     while True:
+        looked_s = monotonic_s()
         account = await sessions.account_now(work, Phase.CUT)
+        look_s = monotonic_s() - looked_s
         if account.is_settled or monotonic_s() >= deadline:
             break
         if monotonic_s() - start > NEARLY_SETTLED_S and not work.facts.get("nearly_settled"):
@@ -219,7 +246,7 @@ async def _settle(work: Work) -> None:
                 nearly_settled=True,
                 account=sessions.account_facts(account),
             )
-        await pause(SETTLE_POLL_S)
+        await pause(max(SETTLE_POLL_S, RESTS_PER_LOOK_COUNT * look_s))
     final = await sessions.account_now(work, Phase.SETTLED)
     state, note = sessions.closing(final, work)
     await work.stage(state, note, account=sessions.account_facts(final, work))
