@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from starlette.types import ASGIApp
 
 from moorage.client.agents import BuildClient, EdgeClient, RunnerClient
 from moorage.client.api import Api
@@ -45,14 +46,15 @@ TOKENS = {EDGE: "edge-token", RUNNER: "runner-token"}
 class InterruptedDatabase(Database):
     """A database under which a process can die: the write of number `die_at` of the engine's operations never answers.
 
-    With `after` it is committed first, so that only the answer is lost. The next `broken_count` writes of its loops and
+    To die before a write or after the one before it leaves the same behind. The next `broken_count` writes of its loops and
     operations fail as they do on a full disk.
     """
 
     def __init__(self, path: Path, clock: Callable[[], int]) -> None:
         super().__init__(path, clock)
-        self.die_at, self.after, self.count = 0, False, 0
+        self.die_at, self.count = 0, 0
         self.broken_count = 0
+        self.only = str(Prefix.OPERATION)  # the id of one operation, to count its writes alone
         self.dead = asyncio.Event()
         self.go_on = asyncio.Event()
 
@@ -61,18 +63,31 @@ class InterruptedDatabase(Database):
         if self.broken_count > 0 and task is not None and task.get_name().startswith((LOOP, Prefix.OPERATION)):
             self.broken_count -= 1
             raise Unavailable(Problem("database-unavailable", "The control database could not be written", status=503))
-        if task is None or not task.get_name().startswith(Prefix.OPERATION):
+        if task is None or not task.get_name().startswith(self.only):
             return await super().write(body, actor=actor)
         self.count += 1
-        mine = self.count == self.die_at
-        if mine and not self.after:
+        if self.count == self.die_at:
             self.dead.set()
             await self.go_on.wait()
-        result = await super().write(body, actor=actor)
-        if mine and self.after:
-            self.dead.set()
-            await self.go_on.wait()
-        return result
+        return await super().write(body, actor=actor)
+
+
+_SERVED: list[tuple[Control, Builds, ASGIApp]] = []
+
+
+def served(control: Control) -> tuple[Control, Builds, ASGIApp]:
+    """The one ASGI app of all planes, from now on in front of this control plane.
+
+    Building its routes costs more than most tests do. It reaches everything through the control object that it was
+    built with, and that object becomes this one; planes follow one another and never run at the same time.
+    """
+    if not _SERVED:
+        builds = Builds(control)
+        _SERVED.append((control, builds, create_app(control, builds)))
+    first, builds, app = _SERVED[0]
+    vars(first).update(vars(control))
+    vars(builds).update(vars(Builds(first)))
+    return first, builds, app
 
 
 @dataclass
@@ -90,11 +105,10 @@ class Plane:
         self.db = InterruptedDatabase(self.home / "control.db", now_ms)
         await self.db.write(lambda tx: log.create_incarnation(tx, new_id(Prefix.INCARNATION)))
         live = Live(self.db.changes.announce, monotonic_s, now_ms)
-        self.control = Control(
+        control = Control(
             self.settings(), self.db, live, Vault(self.vault_key), self.signing_key, new_id(Prefix.OPERATION)
         )
-        self.builds = Builds(self.control)
-        self.app = create_app(self.control, self.builds)
+        self.control, self.builds, self.app = served(control)
         self.engine = Engine(self.control, CODES)
         self.allocations = AllocationLoop(self.control)
         if engine:
@@ -167,10 +181,10 @@ class World:
         self._agents = []
         await self.plane.stop()
 
-    async def restart(self, *, kill_only: bool = False) -> None:
+    async def restart(self) -> None:
         """Kill the control plane and start it anew; agents keep what they have."""
         await self.stop()
-        await self.plane.start(engine=not kill_only)
+        await self.plane.start()
         self.edge.client = EdgeClient(self.plane.http(TOKENS[EDGE]), EDGE)
         self.runner.client = RunnerClient(self.plane.http(TOKENS[RUNNER]), RUNNER)
         self.builder.client = BuildClient(self.plane.http(TOKENS[RUNNER]), RUNNER)
@@ -192,7 +206,13 @@ class World:
         await end(gone)
 
     async def _wake(self, seen: int, timeout_s: float) -> int:
-        return await self.plane.db.changes.wait(seen, timeout_s)
+        """What the event bus does for a real edge: wake it when the log has grown."""
+        deadline = monotonic_s() + timeout_s
+        while True:
+            seen = await self.plane.db.changes.wait(seen, min(0.05, timeout_s))
+            index = self.plane.db.read_now(log.committed_index)
+            if index > self.edge.index or self.edge.has_news() or monotonic_s() >= deadline:
+                return seen
 
     # --- deeds
 

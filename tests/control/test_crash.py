@@ -125,7 +125,7 @@ async def _lose(world: World, epoch: int) -> str:
         return "hang" if wanted.deployment_number == second and world.edge.owners[KEY].epoch == epoch else "ready"
 
     world.runner.behave = behave
-    loser = await world.begin_promote(second, epoch=epoch)
+    loser = world.plane.db.only = await world.begin_promote(second, epoch=epoch)
     await world.begin_promote(first, epoch=epoch)
     return loser
 

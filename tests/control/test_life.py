@@ -40,6 +40,21 @@ async def test_a_crashed_owner_is_replaced_by_the_same_artifact_under_the_same_e
     assert len([o for o in await world.api.operations("board") if o.kind == "replacement"]) == 1
 
 
+async def test_the_sessions_of_a_plain_app_die_with_its_process_and_are_counted(world: World) -> None:
+    await world.serve(V1)
+    dead = await owners_allocation(world)
+    world.edge.sockets = {dead.number: 4}
+    await wait_until(lambda: world.plane.control.live.attached(dead.number) == 4, what="sockets are reported")
+    world.edge.sockets = {dead.number: 0}  # they die with it, and the edge may tell before the runner does
+    await wait_until(lambda: world.plane.control.live.attached(dead.number) == 0, what="the edge has noticed")
+    await world.runner.crash(dead.id)
+    await wait_until(lambda: _replaced(world, dead.number), what="another allocation serves")
+    replacement = next(o for o in await world.api.operations("board") if o.kind == "replacement")
+    done = await world.ended(replacement.id)
+    account = done.facts["account"]
+    assert (done.state, account["total"], account["lost"]) == ("settled_with_losses", 4, 4)
+
+
 async def _replaced(world: World, number: int) -> bool:
     route = await production(world)
     found = [a for a in await world.api.allocations() if a.environment == "production" and a.number != number]

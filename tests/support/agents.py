@@ -18,7 +18,7 @@ from starlette.types import ASGIApp
 from moorage.artifacts.manifest import manifest_to_json
 from moorage.client.agents import BuildClient, EdgeClient, RunnerClient
 from moorage.client.http import Http
-from moorage.domain.allocation import State
+from moorage.domain.allocation import Posture, State
 from moorage.domain.artifact import Manifest, artifact_digest
 from moorage.domain.errors import MoorageError
 from moorage.domain.limits import REPORT_PERIOD_S
@@ -45,7 +45,7 @@ class InProcess(Http):
 
 @dataclass
 class StandInEdge:
-    """Follows the log and acknowledges it; `sockets` is what it says is attached, by allocation number."""
+    """Follows the log and acknowledges it. `sockets` is what is attached, by allocation number; others have 0."""
 
     client: EdgeClient
     wake: Callable[[int, float], Any]
@@ -79,10 +79,16 @@ class StandInEdge:
             assert said is Applied.APPLY, f"after {self.index} came {entry.index}: {said}"
             self._apply(entry.event)
             self.index = entry.index
-        told = (self.index, tuple(sorted(self.sockets.items())))
-        if told != self._told or monotonic_s() - self._told_at_s > REPORT_PERIOD_S:
-            self._told, self._told_at_s = told, monotonic_s()
+        if self.has_news() or monotonic_s() - self._told_at_s > REPORT_PERIOD_S:
+            self._told, self._told_at_s = self._state(), monotonic_s()
             await self.client.report(self.report())
+
+    def has_news(self) -> bool:
+        """Whether the last report does not say how things are now."""
+        return bool(self._told != self._state())
+
+    def _state(self) -> tuple[Any, ...]:
+        return self.index, tuple(sorted(self.sockets.items()))
 
     def say_again(self) -> None:
         """Report with the next pass, news or not."""
@@ -90,7 +96,8 @@ class StandInEdge:
 
     def report(self, **changed: Any) -> EdgeReport:
         """What this edge would say now."""
-        sockets = tuple(Sockets(number=n, attached=count, pins=count) for n, count in self.sockets.items())
+        counts = {n: 0 for n, a in self.allocations.items() if a.posture is not Posture.GONE} | self.sockets
+        sockets = tuple(Sockets(number=n, attached=count, pins=count) for n, count in counts.items())
         said = EdgeReport(
             edge=self.client.edge,
             incarnation=self.incarnation,
