@@ -20,6 +20,7 @@ from typing import Any
 from bench import edge_throughput, handover, idle, promotions, swap
 from bench.crowd import PEOPLE_COUNT, Tally
 from bench.ground import tell
+from bench.noise import quiet
 from bench.numbers import Goal, missed, percentile, spread, table
 from bench.promotions import Promotion, without_bake_s
 
@@ -99,33 +100,40 @@ def move_figures(handed: Sequence[handover.Handed], memory: Sequence[Tally], sha
     }
 
 
-async def _moves(rounds: int, count: int) -> dict[str, Any]:
+async def _moves(rounds: int, count: int, patience_s: float) -> dict[str, Any]:
     handed: list[handover.Handed] = []
     memory: list[Tally] = []
     shared: list[Tally] = []
+    noise: list[float] = []
     for turn in range(rounds):
         tell(f"moves, round {turn + 1} of {rounds}: hand-over")
+        noise.append(await quiet(patience_s))
         handed.append(await handover.measure(count=count))
         for pair in list(handed[-1].disagreements.items())[:10]:
             tell(f"  DISAGREEMENT {pair}")
         for name, store, found in (("memory", False, memory), ("store", True, shared)):
             tell(f"moves, round {turn + 1} of {rounds}: plain swap, sessions in {name}")
+            noise.append(await quiet(patience_s))
             found.append(await swap.measure(store=store, count=count))
             tell(f"  {found[-1]}")
-    return move_figures(handed, memory, shared)
+    return {**move_figures(handed, memory, shared), "busy_cores_before_by_move": noise}
 
 
-async def _part(name: str, rounds: int | None, count: int) -> dict[str, Any]:
+async def _part(name: str, rounds: int | None, count: int, patience_s: float) -> dict[str, Any]:
     tell(f"{name} (load {os.getloadavg()[0]:.1f})")
+    if name != "moves":
+        return {f"busy_cores_before_{name}": await quiet(patience_s), **await _simple_part(name, rounds)}
+    return await _moves(rounds or MOVE_ROUNDS_COUNT, count, patience_s)
+
+
+async def _simple_part(name: str, rounds: int | None) -> dict[str, Any]:
     match name:
         case "idle":
             return idle_figures(await idle.measure(rounds=rounds or idle.ROUNDS_COUNT))
         case "promotions":
             return promotion_figures(await promotions.measure(rounds=rounds or promotions.ROUNDS_COUNT))
-        case "throughput":
-            return await asyncio.to_thread(edge_throughput.measure)
         case _:
-            return await _moves(rounds or MOVE_ROUNDS_COUNT, count)
+            return await asyncio.to_thread(edge_throughput.measure)
 
 
 def machine_facts() -> dict[str, Any]:
@@ -149,13 +157,14 @@ def main() -> None:
     parser.add_argument("--only", default=",".join(PARTS), help="parts to run, separated by commas")
     parser.add_argument("--rounds", type=int, help="rounds of each part instead of its own number")
     parser.add_argument("--people", type=int, default=PEOPLE_COUNT, help="live clients in the moves")
+    parser.add_argument("--wait-quiet", type=float, default=0, metavar="S", help="wait for a quiet machine, at most S")
     chosen = parser.parse_args()
     parts = chosen.only.split(",")
     if unknown := set(parts) - set(PARTS):
         parser.error(f"there is no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
     figures: dict[str, Any] = {"people": chosen.people, "machine": machine_facts()}
     for part in parts:
-        figures |= asyncio.run(_part(part, chosen.rounds, chosen.people))
+        figures |= asyncio.run(_part(part, chosen.rounds, chosen.people, chosen.wait_quiet))
     goals = [goal for goal in GOALS if set(parts) == set(PARTS) or goal.figure in figures]
     figures["goals_missed"] = missed(goals, figures)
     print(table(figures, goals))
