@@ -17,10 +17,10 @@ _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 async def busy_cores(seconds: float = LOOK_S) -> float:
     """Processor cores in use over this time."""
-    before = _busy_ticks(Path("/proc/stat").read_text())
+    before = _busy_ticks()
     start = monotonic_s()
     await asyncio.sleep(seconds)
-    return (_busy_ticks(Path("/proc/stat").read_text()) - before) / _TICKS_PER_S / (monotonic_s() - start)
+    return (_busy_ticks() - before) / _TICKS_PER_S / (monotonic_s() - start)
 
 
 async def quiet(patience_s: float) -> float:
@@ -33,6 +33,7 @@ async def quiet(patience_s: float) -> float:
             return round(busy, 2)
 
 
-def _busy_ticks(stat: str) -> int:
+def _busy_ticks() -> int:
+    stat = Path("/proc/stat").read_text()
     fields = [int(word) for word in stat.splitlines()[0].split()[1:9]]  # guests are counted in user already
     return sum(fields) - sum(fields[place] for place in _IDLE_FIELDS)
