@@ -46,8 +46,8 @@ TOKENS = {EDGE: "edge-token", RUNNER: "runner-token"}
 class InterruptedDatabase(Database):
     """A database under which a process can die: the write of number `die_at` of the engine's operations never answers.
 
-    To die before a write or after the one before it leaves the same behind. The next `broken_count` writes of its loops and
-    operations fail as they do on a full disk.
+    To die before a write or after the one before it leaves the same behind. The next `broken_count` writes of its loops
+    and operations fail as they do on a full disk.
     """
 
     def __init__(self, path: Path, clock: Callable[[], int]) -> None:
