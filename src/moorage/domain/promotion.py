@@ -75,8 +75,9 @@ def decide_promotion(
     acknowledged: str | None,
     live: LiveCount,
     now_ms: int,
+    what: str = "cold deploy",
 ) -> Decision:
-    """Whether the candidate may become the owner."""
+    """Whether the candidate may become the owner; `what` names a cold one."""
     if deployment_state not in PROMOTABLE:
         return _blocked("deployment-not-promotable", f"The deployment is {deployment_state}, not preview_ready")
     if expected_epoch != actual_epoch:
@@ -84,7 +85,7 @@ def decide_promotion(
     if report.serving == report.candidate:
         return Decision(Verdict.ALLOW, ("the same artifact",))
     if report.forward.impact in (StateImpact.COLD, StateImpact.REVIEW):
-        return _acknowledge(report, expected_epoch, acknowledged, live, now_ms, what="cold deploy")
+        return _acknowledge(report, expected_epoch, acknowledged, live, now_ms, what=what)
     return Decision(Verdict.ALLOW, (f"state impact {report.forward.impact}", f"data impact {report.data}"))
 
 
@@ -126,6 +127,7 @@ def decide_rollback(
         acknowledged=acknowledged,
         live=live,
         now_ms=now_ms,
+        what="cold rollback",
     )
 
 

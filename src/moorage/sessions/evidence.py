@@ -14,7 +14,7 @@ from moorage.domain.session import Account, Before, SessionView, open_account
 from moorage.sessions.account import Phase, fates_of, view_of
 from moorage.sessions.admin import StoreAdmin
 from moorage_app import contract
-from moorage_app.contract import BadRecord, Notice, NoticeKind, Record
+from moorage_app.contract import BadRecord, Notice, NoticeKind, Parted, Record
 
 _PAGE_COUNT = 200  # records per request: at most 256 KiB each, so one answer stays below 50 MiB
 _SCAN_COUNT = 1000
@@ -58,6 +58,18 @@ class SessionEvidence:
     async def baseline(self, allocation: str) -> tuple[Before, ...]:
         """What an account of a hand-over is opened with: read it before the cut and keep it."""
         return tuple(Before(view.label, view.lease, view.revision) for view in await self.held(allocation))
+
+    async def baseline_of_ended(self, allocation: str, since_ms: int) -> tuple[Before, ...]:
+        """The sessions of an allocation whose process has ended: attached when it died, or let go while it stopped
+        (since `since_ms`, Unix milliseconds). One that its person closed is not among them."""
+        ids = await self._admin.command("SMEMBERS", contract.held_key(allocation))
+        records = await self._records({contract.tag(text): text for text in ids if contract.is_session_id(text)})
+        found = [view_of(record) for record in records.values() if isinstance(record, Record)]
+        return tuple(
+            Before(view.label, view.lease, view.revision)
+            for view in sorted(found, key=lambda view: view.label)
+            if view.holder == allocation and (view.attached or _let_go_since(view, since_ms))
+        )
 
     async def stored_since(self, allocation: str, baseline: Sequence[Before]) -> StoredSince:
         """How far the allocation has let go of the sessions of the baseline."""
@@ -148,6 +160,10 @@ class SessionEvidence:
             if int(cursor) == 0:
                 break
         self._ids = ids  # what expired is forgotten
+
+
+def _let_go_since(view: SessionView, since_ms: int) -> bool:
+    return view.parted in (Parted.HANDED_OVER, Parted.DROPPED) and view.updated_ms >= since_ms
 
 
 def _counts(text: str) -> Mapping[str, int]:

@@ -159,7 +159,12 @@ async def _follow(call: Call, id: str, report: PromotionReport, wish: Wish) -> E
         return Exit.ACKNOWLEDGEMENT if problem.code in ACKNOWLEDGEMENT_CODES else Exit.ENDED
     url = next((found.url for found in await call.api.apps() if found.name == report.app), "")
     call.screen.say()
-    call.screen.say(f"{report.app} is served by deployment {report.deployment}: {url}")
+    behind = operation.facts.get("edges_behind") or ()
+    if behind:
+        call.screen.say(f"Deployment {report.deployment} owns the route of {report.app}, but is not served yet:")
+        call.screen.say(f"{', '.join(behind)} has not acknowledged. See: moorage status")
+    else:
+        call.screen.say(f"{report.app} is served by deployment {report.deployment}: {url}")
     unwell = [child for child in moves if child.finished and not child.succeeded]
     for child in unwell:
         call.screen.aside(f"The {child.kind} {child.id} ended as {spaced(child.state)}.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -71,8 +71,15 @@ def _overview(view: StatusView) -> list[tuple[str, object]]:
 
 def _edge(edge: EdgeView, now: int) -> tuple[object, ...]:
     state = "live" if edge.live and not edge.behind else "behind" if edge.live else "lost"
-    missed = listed(f"{name} {value}" for name, value in (edge.catch_up or {}).items())
+    missed = _caught_up(edge.catch_up, now)
     return (edge.id, state, edge.applied_index, edge.behind, ago(edge.seen_ms, now), missed)
+
+
+def _caught_up(catch_up: dict[str, Any] | None, now: int) -> str:
+    """What an edge missed while it was away, and how it made up for it."""
+    if catch_up is None:
+        return ""
+    return f"{catch_up['from_index']} to {catch_up['to_index']} by {catch_up['by']}, {ago(catch_up['at_ms'], now)}"
 
 
 async def apps(call: Call) -> Exit | None:
@@ -208,7 +215,7 @@ def _why(allocation: AllocationView) -> str:
     parts = [allocation.reason, allocation.detail]
     code = allocation.exit_code
     if code is not None:
-        parts.append(f"exit code {code}" if code >= 0 else f"ended by {_signal_name(-code)}")
+        parts = [allocation.reason, f"exit code {code}" if code >= 0 else f"ended by {_signal_name(-code)}"]
     return listed((part for part in parts if part), none="")
 
 

@@ -86,7 +86,9 @@ def deployment_view(control: Control, tx: Tx, deployment: Deployment) -> Deploym
 def route_view(control: Control, tx: Tx, owner: RouteOwner) -> RouteView:
     """A route owner and how far the edges are with the log."""
     index = log.committed_index(tx)
-    behind = [name for name, report in control.live.live_edges().items() if report.applied_index < index]
+    live = control.live.live_edges()
+    behind = [name for name, report in live.items() if report.applied_index < index]
+    behind += [row["id"] for row in tx.all("edges") if row["id"] not in live]
     return RouteView(
         route_key=owner.route_key,
         url=control.url(owner.route_key),

@@ -73,7 +73,7 @@ class AllocationLoop:
             allocations.disable_store_user(tx, id, reason="the process is over")
             allocations.set_posture(tx, id, Posture.GONE, reason="the process is over")
         for vacancy in vacant:
-            if _busy(tx, vacancy.owner.app) or not _due(tx, vacancy.owner):
+            if _busy(tx, vacancy.owner.app, vacancy.owner.route_key) or not _due(tx, vacancy.owner):
                 continue
             operations.create(
                 tx,
@@ -155,7 +155,8 @@ def _runs(tx: Tx, owner: RouteOwner) -> bool:
 
 def _vacancies(tx: Tx) -> tuple[Vacancy, ...]:
     found = []
-    for owner in routes.owners(tx):
+    production = {e.number for e in apps.environments(tx) if e.kind == apps.PRODUCTION}
+    for owner in sorted(routes.owners(tx), key=lambda owner: owner.environment not in production):
         if _runs(tx, owner):
             continue
         dead = [a for a in allocations.live(tx, owner.environment) if a.is_over and not _replaced(tx, a)]
@@ -163,8 +164,15 @@ def _vacancies(tx: Tx) -> tuple[Vacancy, ...]:
     return tuple(found)
 
 
-def _busy(tx: Tx, app: str) -> bool:
-    return any(o.app == app and o.kind in _BUSY for o in operations.unfinished(tx))
+def _busy(tx: Tx, app: str, route_key: str | None = None) -> bool:
+    """Whether an operation may be moving the app's allocations; with a route key, of that route where it is a
+    replacement."""
+    return any(
+        o.app == app
+        and o.kind in _BUSY
+        and (o.kind is not Kind.REPLACEMENT or route_key in (None, o.input["route_key"]))
+        for o in operations.unfinished(tx)
+    )
 
 
 def _due(tx: Tx, owner: RouteOwner) -> bool:

@@ -59,7 +59,11 @@ async def _watch(work: Work) -> None:
     told = ""
     while now_ms() < deadline_ms:
         left = [work.control.live.attached(entry["number"]) for entry in work.facts["baseline"].values()]
-        if await work.read(lambda tx: not _running(work, tx)) or all(count == 0 for count in left):
+        if await work.read(lambda tx: not _running(work, tx)):
+            peaks = [work.control.live.recent_peak(entry["number"]) or 0 for entry in _plain(work)]
+            await work.stage("draining", "the process has ended", died_with=sum(peaks))
+            return
+        if all(count == 0 for count in left):
             return
         try:
             account = await sessions.account_now(work, Phase.SERVING)
@@ -71,6 +75,11 @@ async def _watch(work: Work) -> None:
             await work.stage("draining", told, account=sessions.account_facts(account))
         await pause(SAMPLE_S)
     await work.stage("draining", "the deadline has come", deadline_reached=True)
+
+
+def _plain(work: Work) -> list[dict[str, Any]]:
+    """The old allocations that are known by sockets only."""
+    return [entry for entry in work.facts["baseline"].values() if not entry["sdk"]]
 
 
 def _running(work: Work, tx: Tx) -> list[str]:
@@ -103,8 +112,12 @@ async def _fence(work: Work) -> None:
 async def _final(work: Work) -> Account:
     """After the end: named sessions by the store, counted ones by whether they closed or were cut."""
     named = await sessions.account_now(work, Phase.SETTLED)
-    plain = [entry for entry in work.facts["baseline"].values() if not entry["sdk"]]
-    total = sum(entry["sockets"] or 0 for entry in plain)
-    cut = min(work.facts["cut_sockets"], total)
-    counts = {(Outcome.ENDED, "cut-at-deadline"): cut, (Outcome.ENDED, "closed"): total - cut}
+    total = sum(entry["sockets"] or 0 for entry in _plain(work))
+    died = min(work.facts.get("died_with", 0), total)
+    cut = min(work.facts["cut_sockets"], total - died)
+    counts = {
+        (Outcome.LOST, "process-ended"): died,
+        (Outcome.ENDED, "cut-at-deadline"): cut,
+        (Outcome.ENDED, "closed"): total - died - cut,
+    }
     return Account(named.fates, {key: number for key, number in counts.items() if number})

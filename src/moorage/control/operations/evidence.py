@@ -16,7 +16,9 @@ async def live_count(control: Control, environment: Environment | None) -> LiveC
     found = await control.db.read(lambda tx: allocations.live(tx, environment.number))
     counts = [control.live.attached(allocation.number) for allocation in found]
     unknown = sum(count is None for count in counts)
-    how = "sockets at the edges" + (f" ({unknown} allocations unknown: no live edge)" if unknown else "")
+    how = "sockets at the edges"
+    if unknown:
+        how = f"at least: {unknown} allocation(s) could not be counted, no edge is live"
     return LiveCount(sum(count or 0 for count in counts), now_ms(), how)
 
 

@@ -34,6 +34,14 @@ ALL_STORED = "every session was seen stored"
 _HOLDING = frozenset({"refusing_new", "cutting", "storing", "fenced"})
 
 
+class EdgesBehind(Unavailable):
+    """Edges that have not acknowledged what the hand-over needs of them."""
+
+    def __init__(self, edges: Sequence[str]) -> None:
+        names = ", ".join(edges)
+        super().__init__(Problem("edges-behind", f"Not acknowledged by {names}", "", "See `moorage status`.", 503))
+
+
 async def run(work: Work) -> None:
     """From `planned` to `settled` (or with losses), or `failed` before the cut with nothing changed."""
     left: list[str] | None = None  # open under the old allocations; None: not looked at
@@ -60,7 +68,9 @@ async def _refuse_new(work: Work) -> None:
     if work.operation.state == "planned":
         await _wait_for_turn(work)
         await work.commit("refusing_new", lambda tx: _hold(work, tx, True, Posture.NO_UPGRADES), "reconnects are held")
-    await work.control.edges_reach(work.facts["log_index"])
+    behind = await work.control.edges_reach(work.facts["log_index"])
+    if behind:
+        raise EdgesBehind(behind)  # whoever is sent on by such an edge would arrive at an allocation that is gone
     if "baseline" not in work.facts:
         found = await sessions.read_baseline(work, _old(work))
         sockets = sum(entry["sockets"] or 0 for entry in found["baseline"].values())
@@ -146,7 +156,7 @@ async def _call_off(work: Work, down: MoorageError) -> None:
 
     problem = Problem(
         "handover-called-off",
-        "The hand-over stopped before the cut: the session store does not answer",
+        "The hand-over stopped before the cut",
         str(down),
         "No session was touched. Look at `moorage status`, then try again.",
         status=503,
@@ -190,7 +200,8 @@ async def _see_stored(work: Work, left: list[str] | None) -> None:
     """
     if work.operation.state != "cutting":
         return
-    waiting, note = ([], ALL_STORED) if left == [] else await _try_waiting(work)
+    seen = left == [] and bool(_named(work.facts))
+    waiting, note = ([], ALL_STORED) if seen else await _try_waiting(work)
     await work.stage("storing", note, not_seen_stored=waiting)
 
 
@@ -200,6 +211,8 @@ async def _try_waiting(work: Work) -> tuple[list[str] | None, str]:
             waiting = await _waiting(work, SessionEvidence(admin)) if admin else []
     except Unavailable:
         return None, "the store stopped answering after the cut; waiting for it"
+    if not _named(work.facts):
+        return waiting, "no session is known by name: what the app keeps for its sockets cannot be seen"
     if waiting:
         return waiting, f"{len(waiting)} sessions were not let go by the old allocation; its store user is fenced"
     return waiting, ALL_STORED

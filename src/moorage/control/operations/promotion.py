@@ -6,6 +6,7 @@ the preview is what is served.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from moorage.control.operations.allocate import READY_MARGIN_S, plan_allocation, stop_allocations, wait_ready
@@ -40,7 +41,8 @@ async def run(work: Work) -> None:
     await _propagate(work)
     await _bake(work)
     await _move_sessions(work)
-    await work.stage("healthy", _summary(work))
+    behind = await work.control.edges_reach(work.facts["log_index"], timeout_s=0)
+    await work.stage("healthy", _summary(work, behind), edges_behind=list(behind))
 
 
 # --- before the compare-and-swap: nothing has changed yet
@@ -317,7 +319,12 @@ def _child_settled(tx: Tx, id: str) -> bool:
     return is_final(child.kind, child.state) or bool(child.facts.get("nearly_settled"))
 
 
-def _summary(work: Work) -> str:
+def _summary(work: Work, behind: Sequence[str]) -> str:
+    told = _moved(work)
+    return f"{told}; NOT YET SERVED by {', '.join(behind)}: it has not acknowledged" if behind else told
+
+
+def _moved(work: Work) -> str:
     epoch, mode = work.facts["epoch"], work.facts["mode"]
     if not work.facts["old_allocations"]:
         return f"owner since epoch {epoch}; no earlier sessions"

@@ -31,6 +31,7 @@ from moorage.wire.api import SessionRow, SessionsView
 
 ROWS_KEPT_COUNT = 500  # rows of an account that are kept with the operation; counts are always whole
 ACCOUNTS_SHOWN_COUNT = 5
+ENDING_S = 15  # a process that was told to stop lets its sessions go within its grace
 EDGE_WAIT_S = 3.0  # sockets are counted at edges; one that restarts is back within this time
 
 
@@ -75,7 +76,7 @@ async def read_baseline(
         for id in old:
             evidence = SessionEvidence(admin) if admin else None
             sdk = bool(evidence) and await evidence.is_sdk(id)  # type: ignore[union-attr]
-            named = await evidence.baseline(id) if evidence and sdk else ()
+            named = await _named_at(work, evidence, id) if evidence and sdk else ()
             found[id] = {
                 "number": numbers[id],
                 "sdk": sdk,
@@ -83,6 +84,14 @@ async def read_baseline(
                 "sockets": sockets.get(id) if sockets is not None else work.control.live.attached(numbers[id]),
             }
     return {"baseline": found, "baseline_ms": now_ms()}
+
+
+async def _named_at(work: Work, evidence: SessionEvidence, id: str) -> tuple[Before, ...]:
+    """The sessions known by name: attached now, or, when the process has ended, until just before its end."""
+    found = await work.read(lambda tx: allocations.get(tx, id))
+    if found is None or found.ended_ms is None:
+        return await evidence.baseline(id)
+    return await evidence.baseline_of_ended(id, found.ended_ms - ENDING_S * 1000)
 
 
 def _numbers(tx: Tx, ids: Sequence[str]) -> dict[str, int]:
