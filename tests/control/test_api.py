@@ -135,6 +135,15 @@ NOT_JSON: list[Any] = [
 ]
 
 
+async def test_a_deadline_that_is_none_is_refused_before_anything_moves(world: World) -> None:
+    await world.deploy(V1)
+    for deadline in ("NaN", "1e999", "-1", "-1e999", "1e12"):
+        body = f'{{"deployment": 1, "expected_epoch": 0, "drain_deadline_s": {deadline}}}'
+        headers = {**key(), "Content-Type": "application/json"}
+        answer = await client(world).post("/v1/apps/board/promotions", content=body, headers=headers)
+        check_problem(answer, 422, "request-invalid")
+
+
 async def test_a_body_that_is_not_json(world: World) -> None:
     for content, kind in NOT_JSON:
         answer = await client(world).post(
@@ -341,6 +350,18 @@ async def test_a_secret_is_nowhere_in_the_database_and_in_no_answer(world: World
     assert any(environ.get("API_KEY") == value for environ in world.runner.environs.values())
     for file in world.plane.home.glob("control.db*"):
         assert value.encode() not in file.read_bytes(), file.name
+
+
+async def test_a_secret_cannot_be_guessed_at_from_the_record_of_its_request(world: World) -> None:
+    """The digest of a short secret tells the secret, unless it is keyed."""
+    await world.deploy(V1)
+    body = json.dumps({"value": "1234"}).encode()
+    path = "/v1/apps/board/secrets/PIN"
+    answer = await client(world).put(path, content=body, headers={**key(), "Content-Type": "application/json"})
+    assert answer.status_code == 200
+    kept = b"".join(file.read_bytes() for file in world.plane.home.glob("control.db*"))
+    for text in (body, b"1234", f"PUT {path}?\n".encode() + body, f"PUT {path}?".encode() + body):
+        assert hashlib.sha256(text).hexdigest().encode() not in kept
 
 
 async def test_setting_a_secret_again_raises_its_version_and_unsetting_removes_it(world: World) -> None:

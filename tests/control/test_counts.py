@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from moorage.control.live import PEAK_WITHIN_S, Live
+from moorage.control.live import SEEN_LATE_MS, Live
 from moorage.control.operations.sessions import plain_account
 from moorage.domain.operation import Kind
 from moorage.domain.session import Outcome
@@ -34,12 +34,12 @@ def test_a_plain_apps_sockets_are_attached_ended_or_died_with_it_never_moved(
 
 
 class Clock:
-    """A clock that a test moves."""
+    """A wall clock that a test moves, in milliseconds."""
 
-    now_s = 100.0
+    now_ms = 10_000
 
-    def __call__(self) -> float:
-        return self.now_s
+    def __call__(self) -> int:
+        return self.now_ms
 
 
 def report(edge: str, attached: int) -> EdgeReport:
@@ -55,13 +55,17 @@ def report(edge: str, attached: int) -> EdgeReport:
     )
 
 
-def test_what_a_crashed_allocation_had_is_known_for_some_seconds() -> None:
+def test_what_a_crashed_allocation_had_is_the_newest_count_that_is_surely_older() -> None:
     clock = Clock()
-    live = Live(lambda: None, clock, lambda: 0)
-    for edge, attached in (("edge-1", 3), ("edge-2", 4), ("edge-1", 0), ("edge-2", 0)):
+    live = Live(lambda: None, lambda: 0.0, clock)
+    for edge, attached in (("edge-1", 5), ("edge-1", 3), ("edge-2", 4)):
         live.edge_reported(report(edge, attached))
+        clock.now_ms += 1000
+    ended_ms = clock.now_ms
+    clock.now_ms += 10
+    live.edge_reported(report("edge-1", 0))
+    live.edge_reported(report("edge-2", 0))
     assert live.attached(7) == 0
-    assert live.recent_peak(7) == 7
-    clock.now_s += PEAK_WITHIN_S + 1
-    assert live.recent_peak(7) == 0
-    assert live.recent_peak(8) is None
+    assert live.count_before(7, ended_ms + SEEN_LATE_MS - 1) == 7
+    assert live.count_before(7, 1) is None
+    assert live.count_before(8, ended_ms) is None

@@ -79,6 +79,18 @@ async def test_the_next_promotion_lets_the_old_allocation_drain(world: World) ->
     await wait_until(lambda: _gone(world, old.number), what="the drained allocation is gone")
 
 
+async def test_a_deadline_of_no_seconds_cuts_at_once(world: World) -> None:
+    await world.serve(V1)
+    old = next(a for a in await world.api.allocations() if a.environment == "production")
+    world.edge.sockets = {old.number: 2}
+    await wait_until(lambda: world.plane.control.live.attached(old.number) == 2, what="sockets are reported")
+    promoted = await world.promote(await world.deploy(V2), mode="drain", drain_deadline_s=0.0)
+    drain = await world.ended(promoted.children[0])
+    account = drain.facts["account"]
+    assert (account["total"], account["ended"], account["attached"]) == (2, 2, 0)
+    assert account["reasons"]["ended"] == {"cut-at-deadline": 2}
+
+
 def _attached(view: OperationView) -> int | None:
     account = view.facts.get("account")
     return account["attached"] if account else None

@@ -136,6 +136,17 @@ async def test_cancel_is_accepted_exactly_where_it_prevents_something(db: Databa
         assert said == ("accepted" if may_cancel(kind, state) else "operation-not-cancelable"), (kind, state)
 
 
+async def test_a_promotion_that_has_changed_the_owner_cannot_be_canceled(db: Database) -> None:
+    """Its stage is still the one of the compare-and-swap when that has been committed."""
+    made = await db.write(add_operation)
+    await db.write(lambda tx: operations.lease(tx, made, "one"))
+    for state in ("policy_check", "route_cas"):
+        await db.write(lambda tx, state=state: operations.record(tx, "opn_1", state, token=1))  # type: ignore[misc]
+    assert may_cancel(Kind.PROMOTION, "route_cas")
+    await db.write(lambda tx: operations.record(tx, "opn_1", "route_cas", token=1, facts={"epoch": 7}))
+    assert await db.write(lambda tx: _cancel(tx, "opn_1")) == "operation-not-cancelable"
+
+
 def _cancel(tx: Tx, id: str) -> str:
     try:
         return "accepted" if operations.request_cancel(tx, id).cancel else "not kept"

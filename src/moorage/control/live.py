@@ -13,7 +13,7 @@ from moorage.wire.runner import RunnerReport
 
 R = TypeVar("R")
 COUNTS_KEPT = 8  # per allocation: some seconds of reports
-PEAK_WITHIN_S = 4.0
+SEEN_LATE_MS = 300  # between the end of a process and the runner seeing it
 
 
 @dataclass(slots=True)
@@ -34,13 +34,13 @@ class Live:
     wall_ms: Callable[[], int]
     edges: dict[str, Seen[EdgeReport]] = field(default_factory=dict)
     runners: dict[str, Seen[RunnerReport]] = field(default_factory=dict)
-    _counted: dict[tuple[str, int], deque[tuple[float, int]]] = field(default_factory=dict)
+    _counted: dict[tuple[str, int], deque[tuple[int, int]]] = field(default_factory=dict)
 
     def edge_reported(self, report: EdgeReport) -> None:
         """Keep an edge's report. What it last had to catch up with is told once and stays known."""
         for sockets in report.sockets:
             kept = self._counted.setdefault((report.edge, sockets.number), deque(maxlen=COUNTS_KEPT))
-            kept.append((self.monotonic_s(), sockets.attached))
+            kept.append((self.wall_ms(), sockets.attached))
         known = self.edges.get(report.edge)
         if known and not report.catch_up:
             report = report.model_copy(update={"catch_up": known.report.catch_up})
@@ -64,16 +64,20 @@ class Live:
             return sum(counts)
         return 0 if self.live_edges() else None
 
-    def recent_peak(self, number: int) -> int | None:
-        """The most sockets that were attached to an allocation within PEAK_WITHIN_S: what it had when it crashed, since
-        its sockets die with it. None when no edge has told anything of it."""
-        horizon = self.monotonic_s() - PEAK_WITHIN_S
-        peaks = [
-            max((count for at_s, count in kept if at_s >= horizon), default=0)
-            for (_edge, counted), kept in self._counted.items()
+    def count_before(self, number: int, ended_ms: int) -> int | None:
+        """How many sockets an allocation had when its process ended: the newest count that is surely older.
+
+        A process takes its sockets along, and its edge may tell so before the runner has seen the end. None when no
+        edge has told anything so old.
+        """
+        surely_ms = ended_ms - SEEN_LATE_MS
+        newest = {
+            edge: next((count for at_ms, count in reversed(kept) if at_ms <= surely_ms), None)
+            for (edge, counted), kept in self._counted.items()
             if counted == number
-        ]
-        return sum(peaks) if peaks else None
+        }
+        known = [count for count in newest.values() if count is not None]
+        return sum(known) if known else None
 
     def store_detail(self, environment: str) -> str:
         """What keeps an environment's store from being ready, as the runner says it; empty when nothing does."""

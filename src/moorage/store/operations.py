@@ -147,7 +147,8 @@ def refuse_late(tx: Tx, operation: str, token: int, what: str) -> None:
 def request_cancel(tx: Tx, id: str) -> Operation:
     """Ask the operation to stop. Raises Refused (`operation-not-cancelable`) once nothing can be prevented."""
     current = require(tx, id)
-    if current.finished_ms is not None or not may_cancel(current.kind, current.state):
+    swapped = current.kind in (Kind.PROMOTION, Kind.ROLLBACK) and "epoch" in current.facts
+    if current.finished_ms is not None or swapped or not may_cancel(current.kind, current.state):
         raise Refused(
             Problem(
                 "operation-not-cancelable",

@@ -10,6 +10,7 @@ from moorage.control.api import auth
 from moorage.control.api.idempotency import HEADER, change
 from moorage.control.builds import cancel_unbuilt
 from moorage.control.context import Control
+from moorage.domain.appkeys import DRAIN_DEADLINE_MAX_S
 from moorage.domain.errors import Problem, Refused
 from moorage.domain.ids import Prefix
 from moorage.domain.limits import SECRET_VALUE_MAX_BYTES
@@ -87,9 +88,24 @@ def _promotions(router: APIRouter, control: Control) -> None:
 
 
 def _start_promotion(tx: Tx, app: str, body: PromoteRequest, kind: Kind) -> OperationRef:
+    _refuse(_no_deadline(body.drain_deadline_s))
     apps.require_app(tx, app)
     deployment = apps.require_deployment(tx, app, body.deployment)
     return _start(tx, kind, app, body.model_dump(mode="json"), deployment.number)
+
+
+def _no_deadline(seconds: float | None) -> Problem | None:
+    """What is no time to wait is refused at once: later it would stop a drain that has begun."""
+    if seconds is None or 0 <= seconds <= DRAIN_DEADLINE_MAX_S:
+        return None
+    expected = f"between 0 and {DRAIN_DEADLINE_MAX_S:g} seconds"
+    return Problem(
+        "request-invalid",
+        "The request is not what this endpoint takes",
+        f"body.drain_deadline_s: {expected}",
+        status=422,
+        facts={"fields": [{"field": "body.drain_deadline_s", "expected": expected}]},
+    )
 
 
 def _start(tx: Tx, kind: Kind, app: str, input: dict[str, Any], deployment: int | None = None) -> OperationRef:

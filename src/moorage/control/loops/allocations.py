@@ -83,15 +83,15 @@ class AllocationLoop:
                 input={
                     "route_key": vacancy.owner.route_key,
                     "dead": list(vacancy.dead),
-                    "sockets": {id: self._peak(tx, id) for id in vacancy.dead},
+                    "sockets": {id: self._sockets(tx, id) for id in vacancy.dead},
                     "why": "the owner has no running allocation",
                 },
             )
 
-    def _peak(self, tx: Tx, id: str) -> int | None:
+    def _sockets(self, tx: Tx, id: str) -> int | None:
         """How many sockets an allocation had just before it ended."""
         found = allocations.get(tx, id)
-        return self._control.live.recent_peak(found.number) if found else None
+        return self._control.live.count_before(found.number, found.ended_ms) if found and found.ended_ms else None
 
 
 def _removable(tx: Tx) -> tuple[str, ...]:

@@ -60,8 +60,8 @@ async def _watch(work: Work) -> None:
     while now_ms() < deadline_ms:
         left = [work.control.live.attached(entry["number"]) for entry in work.facts["baseline"].values()]
         if await work.read(lambda tx: not _running(work, tx)):
-            peaks = [work.control.live.recent_peak(entry["number"]) or 0 for entry in _plain(work)]
-            await work.stage("draining", "the process has ended", died_with=sum(peaks))
+            died = await work.read(lambda tx: _died_with(work, tx))
+            await work.stage("draining", "the process has ended", died_with=died)
             return
         if all(count == 0 for count in left):
             return
@@ -75,6 +75,15 @@ async def _watch(work: Work) -> None:
             await work.stage("draining", told, account=sessions.account_facts(account))
         await pause(SAMPLE_S)
     await work.stage("draining", "the deadline has come", deadline_reached=True)
+
+
+def _died_with(work: Work, tx: Tx) -> int:
+    """Sockets that plain allocations had when their process ended."""
+    ended = [
+        (entry["number"], allocations.get(tx, id)) for id, entry in work.facts["baseline"].items() if not entry["sdk"]
+    ]
+    counts = [work.control.live.count_before(n, a.ended_ms) for n, a in ended if a and a.ended_ms]
+    return sum(count or 0 for count in counts)
 
 
 def _plain(work: Work) -> list[dict[str, Any]]:

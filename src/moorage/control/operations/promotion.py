@@ -295,6 +295,7 @@ def _still_runs(tx: Tx, id: str) -> bool:
 
 def _start_child(work: Work, tx: Tx, old: list[str]) -> dict[str, Any]:
     kind = Kind.HANDOVER if work.facts["mode"] == Mode.HANDOVER else Kind.DRAIN
+    asked = work.input.get("drain_deadline_s")
     child = operations.create(
         tx,
         id=new_id(Prefix.OPERATION),
@@ -306,7 +307,7 @@ def _start_child(work: Work, tx: Tx, old: list[str]) -> dict[str, Any]:
             "old": old,
             "new": work.facts["allocations"],
             "environment": work.facts["environment"],
-            "deadline_s": work.input.get("drain_deadline_s") or work.facts["drain_deadline_s"],
+            "deadline_s": work.facts["drain_deadline_s"] if asked is None else asked,
             "settle_s": SETTLE_WAIT_S,
         },
     )
