@@ -55,7 +55,7 @@ def report(edge: str, attached: int) -> EdgeReport:
     )
 
 
-def test_what_a_crashed_allocation_had_is_the_newest_count_that_is_surely_older() -> None:
+def test_what_a_crashed_allocation_had_is_never_counted_kinder() -> None:
     clock = Clock()
     live = Live(lambda: None, lambda: 0.0, clock)
     for edge, attached in (("edge-1", 5), ("edge-1", 3), ("edge-2", 4)):
@@ -67,5 +67,7 @@ def test_what_a_crashed_allocation_had_is_the_newest_count_that_is_surely_older(
     live.edge_reported(report("edge-2", 0))
     assert live.attached(7) == 0
     assert live.count_before(7, ended_ms + SEEN_LATE_MS - 1) == 7
-    assert live.count_before(7, 1) is None
+    assert live.count_before(7, 1) == 0
+    live.edge_reported(report("edge-1", 6))
+    assert live.count_before(7, clock.now_ms) == 10, "what came at the last moment counts, too"
     assert live.count_before(8, ended_ms) is None

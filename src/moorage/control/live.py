@@ -65,19 +65,14 @@ class Live:
         return 0 if self.live_edges() else None
 
     def count_before(self, number: int, ended_ms: int) -> int | None:
-        """How many sockets an allocation had when its process ended: the newest count that is surely older.
-
-        A process takes its sockets along, and its edge may tell so before the runner has seen the end. None when no
-        edge has told anything so old.
+        """How many sockets an allocation had when its process ended: the newest count that is surely older, or any
+        higher one up to the end. A process takes its sockets along, and its edge may tell so before the runner has
+        seen the end; where the two cannot be told apart the higher count stands. None when no edge has told anything.
         """
-        surely_ms = ended_ms - SEEN_LATE_MS
-        newest = {
-            edge: next((count for at_ms, count in reversed(kept) if at_ms <= surely_ms), None)
-            for (edge, counted), kept in self._counted.items()
-            if counted == number
-        }
-        known = [count for count in newest.values() if count is not None]
-        return sum(known) if known else None
+        counts = [
+            _before(kept, ended_ms) for (_edge, counted), kept in self._counted.items() if counted == number and kept
+        ]
+        return sum(counts) if counts else None
 
     def store_detail(self, environment: str) -> str:
         """What keeps an environment's store from being ready, as the runner says it; empty when nothing does."""
@@ -94,3 +89,9 @@ class Live:
                 if store.environment == environment:
                     return store.state
         return "unknown"
+
+
+def _before(kept: deque[tuple[int, int]], ended_ms: int) -> int:
+    older = [count for at_ms, count in kept if at_ms <= ended_ms - SEEN_LATE_MS]
+    uncertain = [count for at_ms, count in kept if ended_ms - SEEN_LATE_MS < at_ms <= ended_ms]
+    return max([*older[-1:], *uncertain], default=0)
