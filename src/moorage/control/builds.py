@@ -6,6 +6,7 @@ first one still says is refused and audited.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 import re
@@ -130,7 +131,7 @@ class Builds:
                     digest.update(chunk)
                     handle.write(chunk)
                 handle.flush()
-                os.fsync(handle.fileno())
+                await asyncio.to_thread(os.fsync, handle.fileno())
             if digest.hexdigest() != sha256:
                 raise Refused(
                     Problem(

@@ -220,7 +220,7 @@ def observe(
         return None
     if current.state is not state and not may_become(current.state, state):
         if not current.is_over:
-            log.audit(tx, "allocation.report", id, "refused", state=state, actual=current.state)
+            log.audit_once(tx, "allocation.report", id, "refused", state=state, actual=current.state)
         return None
     over = state in TERMINAL
     seen = replace(

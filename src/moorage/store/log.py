@@ -81,6 +81,14 @@ def audit(tx: Tx, action: str, subject: str, outcome: str, **detail: Any) -> Non
     )
 
 
+def audit_once(tx: Tx, action: str, subject: str, outcome: str, **detail: Any) -> None:
+    """Record it unless it is the newest record of the subject: what repeats each second is told once."""
+    newest = next(iter(audit_of(tx, subject, 1)), None)
+    same = newest and (newest["action"], newest["outcome"], newest["detail"]) == (action, outcome, detail)
+    if not same:
+        audit(tx, action, subject, outcome, **detail)
+
+
 def audit_of(tx: Tx, subject: str, limit: int = 50) -> list[dict[str, Any]]:
     """What was done to a subject, newest first."""
     return [{**row, "detail": json.loads(row["detail"])} for row in tx.all("audit_of", subject=subject, limit=limit)]

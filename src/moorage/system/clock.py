@@ -25,7 +25,8 @@ async def pause(seconds: float) -> None:
 async def wait_for(event: asyncio.Event, seconds: float) -> bool:
     """Wait until the event is set or the time is over; says whether it was set. The event is cleared."""
     try:
-        await asyncio.wait_for(event.wait(), max(seconds, 0.0))
+        async with asyncio.timeout(max(seconds, 0.0)):  # `wait_for` of Python 3.11 can swallow a cancellation
+            await event.wait()
     except TimeoutError:
         return False
     event.clear()

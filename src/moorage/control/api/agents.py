@@ -191,5 +191,5 @@ def _builds(router: APIRouter, control: Control, builds: Builds) -> None:
 def _require_any(request: Request, tokens: dict[str, str]) -> None:
     """Any runner's token."""
     given = auth.bearer(request)
-    name = next((name for name, token in tokens.items() if token == given), "a runner")
+    name = next((name for name, token in tokens.items() if auth.is_same(token, given)), "a runner")
     auth.require_agent(request, tokens, name)

@@ -16,6 +16,11 @@ def bearer(request: Request) -> str:
     return token if scheme.lower() == "bearer" else ""
 
 
+def is_same(expected: str, given: str) -> bool:
+    """Whether two tokens are equal, in time that does not depend on where they differ."""
+    return hmac.compare_digest(expected.encode(), given.encode())
+
+
 def require_admin(request: Request, admin_token: str) -> str:
     """The actor `admin`. Raises Refused (`unauthorized`)."""
     if not hmac.compare_digest(bearer(request).encode(), admin_token.encode()):
