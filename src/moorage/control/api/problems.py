@@ -48,8 +48,8 @@ def invalid_request(errors: Sequence[Any]) -> Problem:
 
 
 def _is_raw(error: Any) -> bool:
-    """Whether the whole body arrived as something that is not a JSON object."""
-    return tuple(error["loc"]) == ("body",) and isinstance(error.get("input"), (bytes, str))
+    """Whether the whole body was taken as bytes, since its type is not JSON; a JSON text is a wrong type instead."""
+    return tuple(error["loc"]) == ("body",) and isinstance(error.get("input"), bytes)
 
 
 _HTTP_CODES = {404: "endpoint-unknown", 405: "method-not-allowed"}
