@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from bench.noise import quiet
 from bench.numbers import percentile
 from demo.ledger import marks
 from demo.people import Person, Welcome, crowd
@@ -25,6 +26,14 @@ WARM_UP_S = 2.0
 BACK_PATIENCE_S = 60.0
 STORED_PATIENCE_S = 20.0
 NOT_BACK = "not back"
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How many people come, and how long they wait for a machine that is busy with other things."""
+
+    people: int = PEOPLE_COUNT
+    patience_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +53,7 @@ class Tally:
 
     fates: tuple[Fate, ...]
     typed_count: int
+    busy_cores: float = 0.0  # with other things, in the second before the people came
 
     @property
     def kept(self) -> int:
@@ -131,13 +141,14 @@ class Moved:
 
 @contextlib.asynccontextmanager
 async def moved(
-    address: tuple[str, int], host: str, move: Callable[[], Awaitable[None]], *, count: int = PEOPLE_COUNT
+    address: tuple[str, int], host: str, move: Callable[[], Awaitable[None]], crowd_of: Size
 ) -> AsyncIterator[Moved]:
-    """`count` people join at `address`, type, and go on typing while `move` runs and until all are back.
+    """People join at `address`, type, and go on typing while `move` runs and until all are back.
 
     The people are still there in the body and leave at its end.
     """
-    async with crowd(count, address, host) as people:
+    busy_cores = await quiet(crowd_of.patience_s)
+    async with crowd(crowd_of.people, address, host) as people:
         async with _typing(people):
             await asyncio.sleep(WARM_UP_S)
             before = marks(people)
@@ -145,4 +156,4 @@ async def moved(
             await _all_within(BACK_PATIENCE_S, people, lambda p: p.here and len(p.welcomes) > before[p.name])
         await _all_within(STORED_PATIENCE_S, people, lambda p: p.unacknowledged == 0)
         fates = tuple(judge(person, before[person.name]) for person in people)
-        yield Moved(people, before, Tally(fates, sum(person.typed_count for person in people)))
+        yield Moved(people, before, Tally(fates, sum(person.typed_count for person in people), busy_cores))

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import edge_throughput, handover, idle, promotions, swap
-from bench.crowd import PEOPLE_COUNT, Tally
+from bench.crowd import PEOPLE_COUNT, Size, Tally
 from bench.ground import tell
 from bench.noise import quiet
 from bench.numbers import Goal, missed, percentile, spread, table
@@ -77,6 +77,7 @@ def tally_figures(prefix: str, tallies: Sequence[Tally]) -> dict[str, Any]:
         f"{prefix}{sessions}kept": sum(tally.kept for tally in tallies),
         f"{prefix}{sessions}lost": sum(tally.lost for tally in tallies),
         f"{prefix}outcomes": dict(outcomes),
+        f"{prefix}busy_cores_before_by_round": [tally.busy_cores for tally in tallies],
     }
     if pauses:
         figures |= {
@@ -100,30 +101,27 @@ def move_figures(handed: Sequence[handover.Handed], memory: Sequence[Tally], sha
     }
 
 
-async def _moves(rounds: int, count: int, patience_s: float) -> dict[str, Any]:
+async def _moves(rounds: int, crowd_of: Size) -> dict[str, Any]:
     handed: list[handover.Handed] = []
     memory: list[Tally] = []
     shared: list[Tally] = []
-    noise: list[float] = []
     for turn in range(rounds):
         tell(f"moves, round {turn + 1} of {rounds}: hand-over")
-        noise.append(await quiet(patience_s))
-        handed.append(await handover.measure(count=count))
+        handed.append(await handover.measure(crowd_of))
         for pair in list(handed[-1].disagreements.items())[:10]:
             tell(f"  DISAGREEMENT {pair}")
         for name, store, found in (("memory", False, memory), ("store", True, shared)):
             tell(f"moves, round {turn + 1} of {rounds}: plain swap, sessions in {name}")
-            noise.append(await quiet(patience_s))
-            found.append(await swap.measure(store=store, count=count))
+            found.append(await swap.measure(crowd_of, store=store))
             tell(f"  {found[-1]}")
-    return {**move_figures(handed, memory, shared), "busy_cores_before_by_move": noise}
+    return move_figures(handed, memory, shared)
 
 
-async def _part(name: str, rounds: int | None, count: int, patience_s: float) -> dict[str, Any]:
+async def _part(name: str, rounds: int | None, crowd_of: Size) -> dict[str, Any]:
     tell(f"{name} (load {os.getloadavg()[0]:.1f})")
     if name != "moves":
-        return {f"busy_cores_before_{name}": await quiet(patience_s), **await _simple_part(name, rounds)}
-    return await _moves(rounds or MOVE_ROUNDS_COUNT, count, patience_s)
+        return {f"busy_cores_before_{name}": await quiet(crowd_of.patience_s), **await _simple_part(name, rounds)}
+    return await _moves(rounds or MOVE_ROUNDS_COUNT, crowd_of)
 
 
 async def _simple_part(name: str, rounds: int | None) -> dict[str, Any]:
@@ -164,7 +162,7 @@ def main() -> None:
         parser.error(f"there is no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
     figures: dict[str, Any] = {"people": chosen.people, "machine": machine_facts()}
     for part in parts:
-        figures |= asyncio.run(_part(part, chosen.rounds, chosen.people, chosen.wait_quiet))
+        figures |= asyncio.run(_part(part, chosen.rounds, Size(chosen.people, chosen.wait_quiet)))
     goals = [goal for goal in GOALS if set(parts) == set(PARTS) or goal.figure in figures]
     figures["goals_missed"] = missed(goals, figures)
     print(table(figures, goals))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.crowd import PEOPLE_COUNT, Moved, Tally, moved
+from bench.crowd import Moved, Size, Tally, moved
 from bench.ground import finished, platform, tell
 from demo.ledger import outcome_of, tag_of
 from examples.board.materialise import materialise
@@ -30,8 +30,8 @@ class Handed:
     state: str
 
 
-async def measure(*, count: int = PEOPLE_COUNT) -> Handed:
-    """Promote version 2 of the board over version 1 under `count` typing people, on a platform of its own."""
+async def measure(crowd_of: Size) -> Handed:
+    """Promote version 2 of the board over version 1 under typing people, on a platform of its own."""
     async with platform() as ground:
         with tempfile.TemporaryDirectory(prefix="moorage-bench-") as work:
             for version in ("v1", "v2"):
@@ -46,7 +46,7 @@ async def measure(*, count: int = PEOPLE_COUNT) -> Handed:
                 done.append(await finished(api, asked.operation))
 
             host = f"{APP}.localhost:{ground.port}"
-            async with moved(("127.0.0.1", ground.port), host, promote, count=count) as seen:
+            async with moved(("127.0.0.1", ground.port), host, promote, crowd_of) as seen:
                 promotion = done[0]
                 handover = await finished(api, promotion.children[0])
                 tell(f"  {promotion.state}, {handover.state}; {seen.tally}")

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import httpx
 
-from bench.crowd import PEOPLE_COUNT, Tally, moved
+from bench.crowd import Size, Tally, moved
 from examples.board.materialise import materialise
 from moorage.edge.proxy.launch import proxy_command
 from moorage.runner.stores.config import USERS_NAME, render_config
@@ -55,8 +55,8 @@ backend app
 """
 
 
-async def measure(*, store: bool, count: int = PEOPLE_COUNT) -> Tally:
-    """Swap version 1 of the board for version 2 under `count` typing people; the tally."""
+async def measure(crowd_of: Size, *, store: bool) -> Tally:
+    """Swap version 1 of the board for version 2 under typing people; the tally."""
     async with AsyncExitStack() as stack:
         folder = Path(tempfile.mkdtemp(prefix="moorage-bench-"))
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
@@ -71,7 +71,7 @@ async def measure(*, store: bool, count: int = PEOPLE_COUNT) -> Tally:
             await _end(old)
 
         address = ("127.0.0.1", port)
-        async with moved(address, f"{HOST}:{port}", swap, count=count) as seen:
+        async with moved(address, f"{HOST}:{port}", swap, crowd_of) as seen:
             return seen.tally
 
 
