@@ -40,9 +40,9 @@ def source(folder: Path, app: str = SERVER, *, name: str = STEADY, more: str = "
     return folder
 
 
-def ask(platform: Platform, method: str, path: str, *, token: str | None = None, **more: Any) -> httpx.Response:
-    """A request to the API, with the admin's token (or another) and an idempotency key."""
-    headers = {"Authorization": f"Bearer {platform.token if token is None else token}", "Idempotency-Key": key()}
+def ask(platform: Platform, method: str, path: str, **more: Any) -> httpx.Response:
+    """A request to the API, with the admin's token and a fresh idempotency key unless other headers are given."""
+    headers = {"Authorization": f"Bearer {platform.token}", "Idempotency-Key": key()}
     headers |= more.pop("headers", {})
     return httpx.request(method, platform.api_url + path, headers=headers, trust_env=False, timeout=30, **more)
 
