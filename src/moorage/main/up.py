@@ -21,6 +21,7 @@ from moorage.edge.proxy.launch import proxy_command, write_configuration
 from moorage.events.server import ServerPlan, public_key, render_server, server_argv
 from moorage.main.edge import proxy_settings
 from moorage.main.installation import EDGE, RUNNER, Keys, load_keys
+from moorage.store.database import check_schema
 from moorage.system.binaries import find_haproxy, find_nats, find_valkey
 from moorage.system.children import Phase, read_state
 from moorage.system.clock import monotonic_s
@@ -51,12 +52,14 @@ class Started:
 async def prepare(settings: Settings, *, quiet: bool) -> tuple[Settings, Path]:
     """Make everything that the processes need; the settings with real ports, and the path of the plan.
 
-    Raises Refused: `already-running`, `port-taken`, `home-not-writable`, `binary-missing`, `platform-unsupported`.
+    Raises Refused: `already-running`, `port-taken`, `home-not-writable`, `database-newer`, `binary-missing`,
+    `platform-unsupported`; Unavailable: `database-unavailable`.
     """
     prepare_home(settings.paths)
     holder = lock_holder(settings.paths.lock)
     if holder:
         raise Refused(already_running(settings, holder))
+    check_schema(settings.paths.control_db)
     await end_leftovers(settings.paths.processes)  # of a supervisor that was killed: they hold the ports
     settings = with_ports(settings)
     keys = load_keys(settings.paths.keys)

@@ -249,9 +249,29 @@ def _open(path: Path) -> sqlite3.Connection:
 
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     """Create the schema in an empty database; refuse one that a newer Moorage has written."""
-    found = connection.execute("pragma user_version").fetchone()[0]
-    if found == SCHEMA_VERSION:
+    if _schema_of(connection, path) < SCHEMA_VERSION:
+        connection.executescript(f"begin immediate;\n{schema()}\npragma user_version = {SCHEMA_VERSION};\ncommit;")
+
+
+def check_schema(path: Path) -> None:
+    """Look whether this version can use the database, before anything is started on it; none yet is fine.
+
+    Raises Refused (`database-newer`) or Unavailable (`database-unavailable`).
+    """
+    if not path.exists():
         return
+    try:
+        connection = sqlite3.connect(path)
+        try:
+            _schema_of(connection, path)
+        finally:
+            connection.close()
+    except sqlite3.Error as failed:
+        raise _unavailable(f"{path}: {failed}") from failed
+
+
+def _schema_of(connection: sqlite3.Connection, path: Path) -> int:
+    found = int(connection.execute("pragma user_version").fetchone()[0])
     if found > SCHEMA_VERSION:
         raise Refused(
             Problem(
@@ -262,7 +282,7 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
                 facts={"found": found, "known": SCHEMA_VERSION},
             )
         )
-    connection.executescript(f"begin immediate;\n{schema()}\npragma user_version = {SCHEMA_VERSION};\ncommit;")
+    return found
 
 
 def _out_of_range() -> Problem:
