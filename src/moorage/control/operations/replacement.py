@@ -117,6 +117,13 @@ def _withdraw(work: Work, tx: Tx) -> dict[str, Any]:
     return {}
 
 
+def _give_back(work: Work, tx: Tx) -> dict[str, Any]:
+    """The hand-over was called off before its cut: the old allocations take new sessions again."""
+    for id in work.facts["old"]:
+        allocations.set_posture(tx, id, Posture.OPEN, reason="the restart was called off")
+    return _withdraw(work, tx)
+
+
 async def _settle(work: Work) -> None:
     """The account of a crash: sessions come back by themselves, each is shown by the store."""
     if "baseline" not in work.facts:
@@ -146,7 +153,7 @@ async def _move(work: Work) -> None:
     await work.wait(lambda tx: _over(tx, work.facts["child"]), timeout_s=HANDOVER_PATIENCE_S)
     child = await work.read(lambda tx: operations.require(tx, work.facts["child"]))
     if child.state == "failed":
-        await work.commit("admitting", lambda tx: _withdraw(work, tx))
+        await work.commit("admitting", lambda tx: _give_back(work, tx))
         raise Ended(
             "failed", Problem("handover-called-off", "The hand-over stopped before the cut", str(child.problem))
         )
