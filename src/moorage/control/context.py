@@ -69,15 +69,17 @@ class Control:
     async def edges_reach(self, index: int, timeout_s: float = EDGE_ACK_TIMEOUT_S) -> tuple[str, ...]:
         """Wait until every live edge has acknowledged the log index; the names of edges that have not.
 
-        Edges that are known but not live are named at once and not waited for.
+        Edges that are known but not live are named at once and not waited for, except by a control plane that has
+        just started: they may be well and merely not have reported yet.
         """
         deadline = monotonic_s() + timeout_s
         seen = -1
         while True:
-            behind = [name for name, report in self.live.live_edges().items() if report.applied_index < index]
+            behind = {name for name, report in self.live.live_edges().items() if report.applied_index < index}
+            absent = await self._absent(index)
             left = deadline - monotonic_s()
-            if not behind or left <= 0:
-                return tuple(sorted({*behind, *await self._absent(index)}))
+            if left <= 0 or not (behind or (absent and self.live.is_new)):
+                return tuple(sorted(behind | absent))
             seen = await self.db.changes.wait(seen, min(left, 0.5))
 
     async def _absent(self, index: int) -> set[str]:

@@ -52,6 +52,14 @@ class Live:
         self.runners[report.runner] = Seen(report, self.monotonic_s(), self.wall_ms())
         self.announce()
 
+    def __post_init__(self) -> None:
+        self._started_s = self.monotonic_s()
+
+    @property
+    def is_new(self) -> bool:
+        """Whether this control plane has just started: an edge that is well may not have reported to it yet."""
+        return self.monotonic_s() - self._started_s < EDGE_LIVE_WITHIN_S
+
     def live_edges(self) -> dict[str, EdgeReport]:
         """Edges that reported within EDGE_LIVE_WITHIN_S."""
         horizon = self.monotonic_s() - EDGE_LIVE_WITHIN_S
