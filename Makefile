@@ -22,8 +22,8 @@ $(STAMP): requirements.lock pyproject.toml
 demo: $(STAMP)  ## the main job on the embedded default, narrated
 	$(BIN)/python -m demo
 
-test: $(STAMP) check  ## everything: checks, then all tests on real servers
-	$(BIN)/python -m pytest
+test: $(STAMP) check  ## everything: checks and fast tests, then those on real servers
+	$(BIN)/python -m pytest -m "servers or browser"
 
 check: $(STAMP)  ## format, lint, strict types, arrows, tidy and fast tests
 	$(BIN)/ruff format --check .
