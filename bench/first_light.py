@@ -120,16 +120,20 @@ async def _moves(rounds: int, crowd_of: Size) -> dict[str, Any]:
 async def _part(name: str, rounds: int | None, crowd_of: Size) -> dict[str, Any]:
     tell(f"{name} (load {os.getloadavg()[0]:.1f})")
     if name != "moves":
-        return {f"busy_cores_before_{name}": await quiet(crowd_of.patience_s), **await _simple_part(name, rounds)}
+        return {
+            f"busy_cores_before_{name}": await quiet(crowd_of.patience_s),
+            **await _simple_part(name, rounds, crowd_of.patience_s),
+        }
     return await _moves(rounds or MOVE_ROUNDS_COUNT, crowd_of)
 
 
-async def _simple_part(name: str, rounds: int | None) -> dict[str, Any]:
+async def _simple_part(name: str, rounds: int | None, patience_s: float) -> dict[str, Any]:
     match name:
         case "idle":
-            return idle_figures(await idle.measure(rounds=rounds or idle.ROUNDS_COUNT))
+            return idle_figures(await idle.measure(rounds=rounds or idle.ROUNDS_COUNT, patience_s=patience_s))
         case "promotions":
-            return promotion_figures(await promotions.measure(rounds=rounds or promotions.ROUNDS_COUNT))
+            turns = rounds or promotions.ROUNDS_COUNT
+            return promotion_figures(await promotions.measure(rounds=turns, patience_s=patience_s))
         case _:
             return await asyncio.to_thread(edge_throughput.measure)
 

@@ -7,6 +7,7 @@ import json
 from dataclasses import dataclass
 
 from bench.ground import Ground, platform, tell
+from bench.noise import quiet
 from moorage.system.proc import pss_bytes, tree_pss_bytes
 
 ROUNDS_COUNT = 5
@@ -23,10 +24,11 @@ class Idle:
     processes_mb: dict[str, float]
 
 
-async def measure(*, rounds: int = ROUNDS_COUNT) -> list[Idle]:
-    """Start, wait, weigh, stop; as often as asked."""
+async def measure(*, rounds: int = ROUNDS_COUNT, patience_s: float = 0.0) -> list[Idle]:
+    """Start, wait, weigh, stop; as often as asked. Each start waits up to `patience_s` for a quiet machine."""
     found = []
     for _ in range(rounds):
+        await quiet(patience_s)
         async with platform() as ground:
             await asyncio.sleep(SETTLE_S)
             found.append(weigh(ground))

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.ground import Ground, finished, platform, tell
+from bench.noise import quiet
 from examples.board.materialise import materialise
 from moorage.client.api import Api
 from moorage.domain.limits import BAKE_S
@@ -44,21 +45,27 @@ class Promotion:
         return self.total_s - self.start_s
 
 
-async def measure(*, rounds: int = ROUNDS_COUNT) -> dict[str, list[Promotion]]:
-    """Promotions of an app that nobody is attached to: `board` (SDK, hand-over) and `plain` (drain), by app."""
+async def measure(*, rounds: int = ROUNDS_COUNT, patience_s: float = 0.0) -> dict[str, list[Promotion]]:
+    """Promotions of an app that nobody is attached to: `board` (SDK, hand-over) and `plain` (drain), by app.
+
+    Each waits up to `patience_s` for a quiet machine.
+    """
     async with platform() as ground:
         with tempfile.TemporaryDirectory(prefix="moorage-bench-") as work:
             board = materialise("v1", Path(work) / "board")
             plain = shutil.copytree(EXAMPLES / "plain", Path(work) / "plain")
-            return {source.name: await _promote_in_turns(ground, source, rounds) for source in (board, plain)}
+            return {
+                source.name: await _promote_in_turns(ground, source, rounds, patience_s) for source in (board, plain)
+            }
 
 
-async def _promote_in_turns(ground: Ground, source: Path, rounds: int) -> list[Promotion]:
+async def _promote_in_turns(ground: Ground, source: Path, rounds: int, patience_s: float) -> list[Promotion]:
     """The first promotion, which has nothing to replace, is not counted."""
     numbers = [(await ground.deploy(source))[1] for _ in range(2)]
     app, found = source.name, []
     async with ground.api() as api:
         for turn in range(rounds + 1):
+            await quiet(patience_s)
             view = await _promote(api, app, numbers[turn % 2], epoch=turn)
             allocation = await _allocation(api, app, view)
             if turn:
