@@ -132,9 +132,12 @@ async def freeze(stage: Stage, people: Sequence[Person]) -> None:
     before = marks(people)
     say(f"$ kill -STOP {pid}    # allocation {number}")
     os.kill(pid, signal.SIGSTOP)
+    for person in people:
+        person.type(f"{person.name} types on, and the frozen process has it in its sockets")
     restart = asyncio.create_task(stage.type_command("restart", APP, "--handover"))
     await fenced(stage, number)
     await all_back(people, before)
+    await asyncio.gather(*(person.until(lambda p=person: p.unacknowledged == 0) for person in people))
     records = await rows(stage)
     say(f"$ kill -CONT {pid}    # it wakes up and would like to go on writing")
     with contextlib.suppress(ProcessLookupError):
@@ -183,10 +186,10 @@ async def until_posture(stage: Stage, number: int, wanted: set[str]) -> None:
 
 
 async def rows(stage: Stage) -> list[tuple[object, ...]]:
-    """Every live session's record as the platform shows it: a write of anybody changes `updated_ms`."""
+    """Every live session's record as the platform shows it: any write to it raises its revision."""
     async with stage.api() as api:
         view = await api.sessions(APP)
-    return sorted((row.label, row.allocation, row.outcome, row.updated_ms) for row in view.sessions)
+    return sorted((row.label, row.allocation, row.outcome, row.lease, row.revision) for row in view.sessions)
 
 
 async def main() -> int:

@@ -74,6 +74,8 @@ def live_sessions() -> SessionsView:
                 attached=True,
                 outcome="resumed",
                 reason="holder-fenced",
+                lease=2,
+                revision=5,
                 updated_ms=past(0.5),
             ),
         ),

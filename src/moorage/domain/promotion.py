@@ -86,6 +86,8 @@ def decide_promotion(
         return Decision(Verdict.ALLOW, ("the same artifact",))
     if report.forward.impact in (StateImpact.COLD, StateImpact.REVIEW):
         return _acknowledge(report, expected_epoch, acknowledged, live, now_ms, what=what)
+    if acknowledged not in (None, acknowledgement_digest(report, expected_epoch=expected_epoch)):
+        return Decision(Verdict.BLOCKED, ("the acknowledgement names something else",), _something_else(acknowledged))
     return Decision(Verdict.ALLOW, (f"state impact {report.forward.impact}", f"data impact {report.data}"))
 
 
@@ -128,6 +130,16 @@ def decide_rollback(
         live=live,
         now_ms=now_ms,
         what="cold rollback",
+    )
+
+
+def _something_else(acknowledged: str | None) -> Problem:
+    """Whoever accepted one thing is not given another without a word, not even a harmless one."""
+    return Problem(
+        "acknowledgement-stale",
+        "The acknowledgement does not name what would happen now",
+        f"{acknowledged} was given; this promotion needs none.",
+        "Read the report, then repeat the command without --acknowledge.",
     )
 
 

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import os
 import signal
 import sys
+import tempfile
+from pathlib import Path
 
 from moorage.client.agents import EdgeClient
 from moorage.client.http import Http
+from moorage.domain.errors import Problem, Refused
 from moorage.edge.agent import AgentSettings, EdgeAgent
 from moorage.edge.proxy.haproxy import HAProxy
 from moorage.edge.proxy.launch import connections_max_count
-from moorage.edge.proxy.render import ProxySettings
+from moorage.edge.proxy.render import SOCKET_PATH_MAX_BYTES, ProxySettings
 from moorage.events.consumer import EdgeEvents
 from moorage.main.installation import EDGE, load_keys
 from moorage.system.log import set_up_log
@@ -44,11 +49,25 @@ async def run(settings: Settings, nats_url: str) -> None:
         await http.close()
 
 
+def runtime_socket(settings: Settings) -> Path:
+    """HAProxy's runtime socket: in the data directory, or, where that path is too long for a socket, a private folder
+    of the system's temporary one."""
+    path = settings.paths.run / "proxy.sock"
+    if len(os.fsencode(path)) <= SOCKET_PATH_MAX_BYTES:
+        return path
+    name = hashlib.sha256(os.fsencode(settings.home)).hexdigest()[:16]
+    folder = Path(tempfile.gettempdir()) / f"moorage-{os.getuid()}-{name}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.stat().st_uid != os.getuid():
+        raise Refused(Problem("home-not-writable", "The data directory's path is too long", str(folder), status=500))
+    return folder / "proxy.sock"
+
+
 def proxy_settings(settings: Settings) -> ProxySettings:
     """What HAProxy's configuration is made of."""
     return ProxySettings(
         directory=settings.paths.edge,
-        runtime_socket=settings.paths.run / "proxy.sock",
+        runtime_socket=runtime_socket(settings),
         bind_host=settings.bind,
         http_port=settings.http_port,
         maxconn=connections_max_count(),

@@ -13,23 +13,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from moorage.domain.errors import Refused
 from moorage.system.children import Child, HttpReady, Ready, TcpReady, UnixReady
-from moorage.system.lock import take_lock
+from moorage.system.lock import inherited_lock
 from moorage.system.supervise import Supervisor
 
 FAILED_EXIT = 1
 
 
 def main() -> int:
-    """Run the plan whose path is the first argument until told to stop."""
+    """Run the plan whose path is the first argument until told to stop; `up` hands its lock on."""
     plan = json.loads(Path(sys.argv[1]).read_text())
-    try:
-        lock = take_lock(Path(plan["lock"]), api=plan["api"])
-    except Refused as refused:
-        print(f"error[{refused.problem.code}]: {refused.problem}", file=sys.stderr)
-        return FAILED_EXIT
-    with lock:
+    with inherited_lock(Path(plan["lock"]), plan["lock_descriptor"], api=plan["api"]):
         children = [_child(entry) for entry in plan["children"]]
         quiet = plan["quiet"]  # detached: the supervisor's own log is JSON like every other process's
         supervisor = Supervisor(children, state_path=Path(plan["state"]), say=None if quiet else tell)

@@ -26,7 +26,7 @@ from moorage.system.binaries import find_haproxy, find_nats, find_valkey
 from moorage.system.children import Phase, read_state
 from moorage.system.clock import monotonic_s
 from moorage.system.files import write_private
-from moorage.system.lock import Holder, lock_holder
+from moorage.system.lock import lock_holder, take_lock
 from moorage.system.proc import free_port, is_alive
 from moorage.system.settings import Settings, inherited_environ, prepare_home, with_ports
 from moorage.system.supervise import end_leftovers
@@ -56,28 +56,15 @@ async def prepare(settings: Settings, *, quiet: bool) -> tuple[Settings, Path]:
     `platform-unsupported`; Unavailable: `database-unavailable`.
     """
     prepare_home(settings.paths)
-    holder = lock_holder(settings.paths.lock)
-    if holder:
-        raise Refused(already_running(settings, holder))
+    lock = take_lock(settings.paths.lock)  # before anything is written: two that start at once must not mix
     check_schema(settings.paths.control_db)
     await end_leftovers(settings.paths.processes)  # of a supervisor that was killed: they hold the ports
     settings = with_ports(settings)
     keys = load_keys(settings.paths.keys)
-    plan = _plan(settings, keys, quiet=quiet)
+    plan = {**_plan(settings, keys, quiet=quiet), "lock_descriptor": lock.hand_on()}
     path = settings.paths.run / "plan.json"
     write_private(path, json.dumps(plan, indent=1).encode())
     return settings, path
-
-
-def already_running(settings: Settings, holder: Holder) -> Problem:
-    """A second platform on one data directory is refused with the first one's pid."""
-    return Problem(
-        "already-running",
-        "Moorage already runs on this data directory",
-        f"{settings.home} is held by pid {holder.pid}, API {holder.api}",
-        "Use it as it is, stop it with `moorage down`, or choose another MOORAGE_HOME.",
-        facts={"pid": holder.pid, "api": holder.api},
-    )
 
 
 def _plan(settings: Settings, keys: Keys, *, quiet: bool) -> dict[str, Any]:
@@ -181,6 +168,7 @@ def run_detached(settings: Settings, plan: Path) -> Started:
             stdout=output,
             stderr=output,
             start_new_session=True,
+            pass_fds=(json.loads(plan.read_text())["lock_descriptor"],),
         )
     deadline = start + UP_TIMEOUT_S
     while monotonic_s() < deadline and process.poll() is None:

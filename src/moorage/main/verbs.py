@@ -15,7 +15,9 @@ BindFlag = Annotated[str | None, typer.Option("--bind", metavar="ADDRESS", help=
 DomainFlag = Annotated[
     str | None, typer.Option("--base-domain", metavar="DOMAIN", help="Apps are <name>.DOMAIN (localhost).")
 ]
-PortFlag = Annotated[int | None, typer.Option("--port", metavar="PORT", help="Port of the apps (7080); 0: a free one.")]
+PortFlag = Annotated[
+    int | None, typer.Option("--port", "--http-port", metavar="PORT", help="Port of the apps (7080); 0: a free one.")
+]
 ApiPortFlag = Annotated[
     int | None, typer.Option("--api-port", metavar="PORT", help="Port of the API (7400); 0: a free one.")
 ]

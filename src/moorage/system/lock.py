@@ -31,10 +31,18 @@ class Holder:
 
 
 class HomeLock:
-    """The held lock; released by `release`, by leaving the `with` block, or by the death of the process."""
+    """The held lock; released by `release`, by leaving the `with` block, or by the death of the process.
+
+    The kernel's lock belongs to the open file: a process that is given the descriptor holds it, too (`hand_on`).
+    """
 
     def __init__(self, path: Path, descriptor: int) -> None:
         self.path, self._descriptor = path, descriptor
+
+    def hand_on(self) -> int:
+        """The descriptor, made to survive the start of another program, which takes it up with `inherited_lock`."""
+        os.set_inheritable(self._descriptor, True)
+        return self._descriptor
 
     def publish(self, api: str) -> Holder:
         """Write who holds the directory and where its API is (a URL)."""
@@ -70,6 +78,14 @@ def take_lock(path: Path, *, api: str = "") -> HomeLock:
     except BlockingIOError:
         os.close(descriptor)
         raise Refused(_already_running(path, _named_holder(path))) from None
+    lock = HomeLock(path, descriptor)
+    lock.publish(api)
+    return lock
+
+
+def inherited_lock(path: Path, descriptor: int, *, api: str) -> HomeLock:
+    """The lock that the program which started this one has taken and handed on."""
+    os.set_inheritable(descriptor, False)
     lock = HomeLock(path, descriptor)
     lock.publish(api)
     return lock

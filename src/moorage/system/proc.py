@@ -190,7 +190,10 @@ def free_port(host: str = "127.0.0.1") -> int:
         if _bind_error(host, number) is None:
             return number
     with _tcp_socket(host) as probe:
-        probe.bind((host, 0))
+        try:
+            probe.bind((host, 0))
+        except OSError as wrong:
+            raise Refused(_port_problem(host, 0, "bind", wrong)) from wrong
         return int(probe.getsockname()[1])
 
 

@@ -161,7 +161,8 @@ class AppView(Message):
 
 
 class SessionRow(Message):
-    """One live session: a label (hash of its id), its allocation, and how that is known."""
+    """One live session: a label (hash of its id), its allocation, and how that is known. `lease` rises with each
+    taking of the session, `revision` with each write to its record."""
 
     label: str
     allocation: int
@@ -170,6 +171,8 @@ class SessionRow(Message):
     attached: bool
     outcome: str
     reason: str
+    lease: int
+    revision: int
     updated_ms: int
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -45,7 +46,7 @@ async def init(call: Call, path: FolderArgument = Path(".")) -> Exit | None:
     for line in suggestion.appfile.splitlines():
         call.screen.say("  ", line, style="dim")
     call.screen.say()
-    where = "" if path == Path(".") else f" {path}"
+    where = "" if path == Path(".") else f" {shlex.quote(str(path))}"
     if suggestion.complete:
         call.screen.say(f"Next: moorage deploy{where}")
     else:

@@ -156,7 +156,9 @@ async def _follow(call: Call, id: str, report: PromotionReport, wish: Wish) -> E
     if not operation.succeeded:
         problem = problem_of(operation)
         call.screen.remark(problem)
-        return Exit.ACKNOWLEDGEMENT if problem.code in ACKNOWLEDGEMENT_CODES else Exit.ENDED
+        if problem.code in ACKNOWLEDGEMENT_CODES:
+            return Exit.ACKNOWLEDGEMENT
+        return Exit.REFUSED if operation.state == "rejected" else Exit.ENDED  # rejected: nothing was changed
     url = next((found.url for found in await call.api.apps() if found.name == report.app), "")
     call.screen.say()
     behind = operation.facts.get("edges_behind") or ()

@@ -70,6 +70,8 @@ def install(app: FastAPI) -> None:
         assert isinstance(error, HTTPException)
         if isinstance(error.__cause__, MoorageError):  # refused while the body was being read
             return answer(error.__cause__.problem)
+        if error.status_code == 400 and "parsing the body" in str(error.detail):
+            return answer(invalid_request([{"type": "json_invalid", "loc": ("body",), "msg": str(error.detail)}]))
         code = _HTTP_CODES.get(error.status_code, "http-error")
         return answer(Problem(code, str(error.detail), status=error.status_code), error.headers)
 

@@ -237,6 +237,8 @@ async def sessions_view(control: Control, app: str) -> SessionsView:
                             attached=view.attached,
                             outcome=view.outcome,
                             reason=view.reason,
+                            lease=view.lease,
+                            revision=view.revision,
                             updated_ms=view.updated_ms,
                         )
                     )

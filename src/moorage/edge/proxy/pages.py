@@ -98,7 +98,7 @@ _STYLE = (
 def problem_of(answer: Answer) -> str:
     """The answer as RFC 9457 problem details."""
     body = {
-        "type": "about:blank",
+        "type": f"urn:moorage:error:{answer.code}",
         "title": answer.title,
         "status": answer.status,
         "detail": answer.text,
