@@ -21,6 +21,7 @@ from moorage.sessions.account import Phase
 from moorage.sessions.evidence import SessionEvidence
 from moorage.store import allocations, log, operations, routes
 from moorage.store.database import Tx
+from moorage.store.operations import Operation
 from moorage.system.clock import monotonic_s, now_ms, pause
 from moorage_app.contract import NoticeKind
 
@@ -29,6 +30,7 @@ SETTLE_POLL_S = 0.2
 RESTS_PER_LOOK_COUNT = 9  # looking costs processor time that those who come back need: a tenth of a core at most
 NEARLY_SETTLED_S = 3.0  # a promotion waits this long for the last sessions, then goes on and says so
 FENCE_RETRY_S = 0.25
+NOTICE_RETRY_S = 0.25
 TURN_WAIT_S = 30.0
 ALL_STORED = "every session was seen stored"
 _HOLDING = frozenset({"refusing_new", "cutting", "storing", "fenced"})
@@ -45,6 +47,8 @@ class EdgesBehind(Unavailable):
 async def run(work: Work) -> None:
     """From `planned` to `settled` (or with losses), or `failed` before the cut with nothing changed."""
     left: list[str] | None = None  # open under the old allocations; None: not looked at
+    if "called_off" in work.facts:
+        await _end_call_off(work)
     if work.operation.state in ("planned", "refusing_new", "cutting") and "cut_ms" not in work.facts:
         try:
             await _refuse_new(work)
@@ -152,32 +156,59 @@ async def _call_off(work: Work, down: MoorageError) -> None:
     """Stop before the cut: the old allocations serve on, sessions and sockets untouched."""
 
     def open_again(tx: Tx) -> dict[str, Any]:
-        return _hold(work, tx, False, Posture.NO_PICKS)
+        called_off = {"detail": str(down), "cause": down.problem.code}
+        held = {} if work.operation.state == "planned" else _hold(work, tx, False, Posture.NO_PICKS)
+        return {**held, "called_off": called_off}
 
-    problem = Problem(
-        "handover-called-off",
-        "The hand-over stopped before the cut",
-        str(down),
-        "No session was touched. Look at `moorage status`, then try again.",
-        status=503,
-        facts={"cause": down.problem.code},
-    )
-    if work.operation.state != "planned":
-        await work.commit(work.operation.state, open_again, "called off before the cut")
-        await _take_notice_back(work)
+    await work.commit(work.operation.state, open_again, "called off before the cut")
+    await _end_call_off(work)
+
+
+async def _end_call_off(work: Work) -> None:
+    """End only when no app still has the notice: it is a latch, and an app that has it takes nobody in any more."""
+    while "asked_ms" in work.facts and not await _take_notice_back(work):
+        await pause(NOTICE_RETRY_S)
+    problem = why_called_off(work.operation)
     await work.stage("failed", str(problem), problem=problem)
     raise Finished
 
 
-async def _take_notice_back(work: Work) -> None:
+async def _take_notice_back(work: Work) -> bool:
+    """Whether every app that was asked to let go and still runs has been told otherwise."""
+    running = await work.read(lambda tx: [id for id in _with_sdk(work) if _runs(tx, id)])
     try:
         async with sessions.store_of(await sessions.environment_of(work)) as admin:
-            if admin is None or "baseline" not in work.facts:
-                return
-            for id in _with_sdk(work):
-                await SessionEvidence(admin).notify(id, NoticeKind.OPEN)
+            if admin is not None:
+                for id in running:
+                    await SessionEvidence(admin).notify(id, NoticeKind.OPEN)
     except Unavailable:
-        return  # the notice could not be written either, so there is nothing to take back
+        return False
+    return True
+
+
+def _runs(tx: Tx, id: str) -> bool:
+    found = allocations.get(tx, id)
+    return found is not None and not found.is_over
+
+
+def is_called_off(handover: Operation) -> bool:
+    """Whether a hand-over was given up before its cut; its parent need not wait until the apps have been told."""
+    return handover.state == "failed" or "called_off" in handover.facts
+
+
+def why_called_off(handover: Operation) -> Problem:
+    """Why a hand-over was given up before its cut."""
+    if "called_off" not in handover.facts:
+        known = handover.problem or {}
+        return Problem(str(known.get("code")), str(known.get("title")), str(known.get("detail")))
+    return Problem(
+        "handover-called-off",
+        "The hand-over stopped before the cut",
+        handover.facts["called_off"]["detail"],
+        "No session was touched. Look at `moorage status`, then try again.",
+        status=503,
+        facts={"cause": handover.facts["called_off"]["cause"]},
+    )
 
 
 async def _cut(work: Work) -> None:
@@ -211,6 +242,8 @@ async def _try_waiting(work: Work) -> tuple[list[str] | None, str]:
             waiting = await _waiting(work, SessionEvidence(admin)) if admin else []
     except Unavailable:
         return None, "the store stopped answering after the cut; waiting for it"
+    if not _named(work.facts) and len(_with_sdk(work)) == len(work.facts["baseline"]):
+        return waiting, "no session was attached"
     if not _named(work.facts):
         return waiting, "no session is known by name: what the app keeps for its sockets cannot be seen"
     if waiting:

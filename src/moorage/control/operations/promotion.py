@@ -11,6 +11,7 @@ from typing import Any
 
 from moorage.control.operations.allocate import READY_MARGIN_S, plan_allocation, stop_allocations, wait_ready
 from moorage.control.operations.engine import Ended, Finished, Work
+from moorage.control.operations.handover import is_called_off, why_called_off
 from moorage.control.operations.report import Assessment, assess, manifest_of
 from moorage.domain.allocation import Posture, State
 from moorage.domain.errors import Problem, Refused
@@ -282,9 +283,8 @@ async def _move_sessions(work: Work) -> None:
         return
     ended = await work.wait(lambda tx: _child_settled(tx, work.facts["child"]), timeout_s=HANDOVER_PATIENCE_S)
     child = await work.read(lambda tx: operations.require(tx, work.facts["child"]))
-    if child.state == "failed":
-        problem = child.problem or {}
-        await _roll_back(work, Problem(str(problem.get("code")), str(problem.get("title")), str(problem.get("detail"))))
+    if is_called_off(child):
+        await _roll_back(work, why_called_off(child))
     await work.stage("baking", f"hand-over {child.state}", account=child.facts.get("account"), settled=ended)
 
 
@@ -317,7 +317,7 @@ def _start_child(work: Work, tx: Tx, old: list[str]) -> dict[str, Any]:
 def _child_settled(tx: Tx, id: str) -> bool:
     """The sessions have been let in again and most of them are accounted for, or the hand-over is over."""
     child = operations.require(tx, id)
-    return is_final(child.kind, child.state) or bool(child.facts.get("nearly_settled"))
+    return is_final(child.kind, child.state) or is_called_off(child) or bool(child.facts.get("nearly_settled"))
 
 
 def _summary(work: Work, behind: Sequence[str]) -> str:

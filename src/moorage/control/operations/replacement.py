@@ -11,6 +11,7 @@ from typing import Any
 from moorage.control.operations import sessions
 from moorage.control.operations.allocate import READY_MARGIN_S, plan_allocation, stop_allocations, wait_ready
 from moorage.control.operations.engine import Ended, Work
+from moorage.control.operations.handover import is_called_off, why_called_off
 from moorage.control.operations.promotion import HANDOVER_PATIENCE_S
 from moorage.control.operations.report import manifest_of
 from moorage.domain.allocation import Posture
@@ -152,11 +153,9 @@ async def _move(work: Work) -> None:
         return
     await work.wait(lambda tx: _over(tx, work.facts["child"]), timeout_s=HANDOVER_PATIENCE_S)
     child = await work.read(lambda tx: operations.require(tx, work.facts["child"]))
-    if child.state == "failed":
+    if is_called_off(child):
         await work.commit("admitting", lambda tx: _give_back(work, tx))
-        raise Ended(
-            "failed", Problem("handover-called-off", "The hand-over stopped before the cut", str(child.problem))
-        )
+        raise Ended("failed", why_called_off(child))
     await work.stage(
         "settled_with_losses" if child.state == "settled_with_losses" else "settled",
         f"hand-over {child.state}",
@@ -166,7 +165,7 @@ async def _move(work: Work) -> None:
 
 def _over(tx: Tx, id: str) -> bool:
     child = operations.require(tx, id)
-    return is_final(child.kind, child.state)
+    return is_final(child.kind, child.state) or is_called_off(child)
 
 
 def _start_child(work: Work, tx: Tx) -> dict[str, Any]:
