@@ -167,15 +167,17 @@ def test_another_epoch_is_the_servers_to_judge(board: Control, run: Run) -> None
     assert again == f"moorage promote board --deployment 5 --epoch 4 --acknowledge {DIGEST}"
 
 
-@pytest.mark.parametrize("state", ["rejected", "rolled_back", "failed"])
-def test_a_promotion_that_ends_without_success(board: Control, run: Run, state: str) -> None:
+@pytest.mark.parametrize(
+    ("state", "code"), [("rejected", Exit.REFUSED), ("rolled_back", Exit.ENDED), ("failed", Exit.ENDED)]
+)
+def test_a_promotion_that_ends_without_success(board: Control, run: Run, state: str, code: Exit) -> None:
     board.on(
         "GET",
         f"/v1/operations/{PROMOTION_ID}",
         operation(PROMOTION_ID, "promotion", "requested", state, succeeded=False),
     )
     ran = run("promote", "board")
-    assert ran.code == Exit.ENDED
+    assert ran.code == code
     assert f"error[operation-{state.replace('_', '-')}]" in ran.err
 
 

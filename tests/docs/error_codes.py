@@ -49,7 +49,7 @@ ENTRIES: Mapping[str, Entry] = {
 COMPUTED: Mapping[tuple[str, str], tuple[str, ...]] = {
     ("moorage/control/builds.py", "report.code or 'build-failed'"): ("build-failed",),
     ("moorage/control/api/problems.py", "code"): ("endpoint-unknown", "method-not-allowed", "http-error"),
-    ("moorage/control/operations/promotion.py", "str(problem.get('code'))"): (),  # the hand-over's own
+    ("moorage/control/operations/handover.py", "str(known.get('code'))"): (),  # the hand-over's own
     ("moorage/control/operations/allocate.py", "f'allocation-{reason}'"): ("allocation-ready-timeout",),
     ("moorage/control/operations/allocate.py", "reason"): (),  # artifact-altered, artifact-missing
     ("moorage/control/api/agents.py", "seen.reason"): (),  # the runner's own
