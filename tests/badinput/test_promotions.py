@@ -84,7 +84,7 @@ async def test_a_promotion_that_expects_another_epoch_is_told_who_owns_the_route
             facts = view.problem or {}
             assert (facts["expected_epoch"], facts["actual_epoch"], facts["winner_deployment"]) == (wrong, epoch, 1)
         answer = await platform.run("promote", STEADY, "--deployment", str(number), "--epoch", "0", "--json")
-        assert (answer.code, answer.json["problem"]["code"]) == (Exit.ENDED, "epoch-stale")
+        assert (answer.code, answer.json["problem"]["code"]) == (Exit.REFUSED, "epoch-stale")
 
 
 async def test_a_stale_acknowledgement_is_refused_with_the_one_that_would_do(

@@ -82,6 +82,7 @@ def expected_code(impact: StateImpact, state: str, epoch_fits: bool, same: bool,
         (needs and how == "none", "acknowledgement-required"),
         (needs and how != "right", "acknowledgement-stale"),
         (needs and not fresh, "live-count-stale"),
+        (not needs and how not in ("none", "right"), "acknowledgement-unneeded"),
         (True, ""),
     ]
     return next(code for fits, code in rows if fits)
@@ -100,7 +101,8 @@ def test_every_combination_of_a_promotion() -> None:
         told = said.problem.code if said.problem else ""
         assert told == wanted, (impact, data, state, epoch_fits, same, how, fresh)
         assert (said.verdict is Verdict.ALLOW) == (not wanted)
-        assert (said.verdict is Verdict.NEEDS_ACKNOWLEDGEMENT) == wanted.startswith("acknowledgement")
+        asks = wanted in ("acknowledgement-required", "acknowledgement-stale")
+        assert (said.verdict is Verdict.NEEDS_ACKNOWLEDGEMENT) == asks
         assert said.reasons, "every decision says why"
 
 

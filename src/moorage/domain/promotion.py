@@ -82,12 +82,13 @@ def decide_promotion(
         return _blocked("deployment-not-promotable", f"The deployment is {deployment_state}, not preview_ready")
     if expected_epoch != actual_epoch:
         return Decision(Verdict.BLOCKED, ("the route has changed",), _epoch_problem(expected_epoch, actual_epoch))
-    if report.serving == report.candidate:
-        return Decision(Verdict.ALLOW, ("the same artifact",))
-    if report.forward.impact in (StateImpact.COLD, StateImpact.REVIEW):
+    is_same = report.serving == report.candidate
+    if report.forward.impact in (StateImpact.COLD, StateImpact.REVIEW) and not is_same:
         return _acknowledge(report, expected_epoch, acknowledged, live, now_ms, what=what)
     if acknowledged not in (None, acknowledgement_digest(report, expected_epoch=expected_epoch)):
         return Decision(Verdict.BLOCKED, ("the acknowledgement names something else",), _something_else(acknowledged))
+    if is_same:
+        return Decision(Verdict.ALLOW, ("the same artifact",))
     return Decision(Verdict.ALLOW, (f"state impact {report.forward.impact}", f"data impact {report.data}"))
 
 
@@ -136,9 +137,9 @@ def decide_rollback(
 def _something_else(acknowledged: str | None) -> Problem:
     """Whoever accepted one thing is not given another without a word, not even a harmless one."""
     return Problem(
-        "acknowledgement-stale",
-        "The acknowledgement does not name what would happen now",
-        f"{acknowledged} was given; this promotion needs none.",
+        "acknowledgement-unneeded",
+        "The acknowledgement names something that would not happen",
+        f"{acknowledged} was given; what would happen now needs none.",
         "Read the report, then repeat the command without --acknowledge.",
     )
 
