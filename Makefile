@@ -30,14 +30,14 @@ check: $(STAMP)  ## format, lint, strict types, arrows, tidy and fast tests
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -q -m "not servers and not browser"
+	PYTHONHASHSEED=0 $(BIN)/python -m pytest -q -n 2 -m "not servers and not browser"
 
 format: $(STAMP)  ## rewrite the sources in the house format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 lock:  ## resolve requirements.lock anew (needs uv; writes no download address)
-	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 	    --extra dev pyproject.toml -o requirements.lock
 
 bench-%: $(STAMP)  ## run one bench, e.g. make bench-first-light

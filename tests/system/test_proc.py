@@ -22,7 +22,7 @@ def test_this_process() -> None:
     assert (found.pid, found.parent, found.session) == (os.getpid(), os.getppid(), os.getsid(0))
     assert proc.is_alive(os.getpid(), found.started_ticks)
     assert not proc.is_alive(os.getpid(), found.started_ticks + 1)
-    assert "pytest" in proc.command_of(os.getpid())
+    assert "python" in proc.command_of(os.getpid())
 
 
 async def test_a_process_that_ended_is_not_alive_even_before_it_is_collected() -> None:
