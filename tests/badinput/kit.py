@@ -47,16 +47,26 @@ def ask(platform: Platform, method: str, path: str, **more: Any) -> httpx.Respon
     return httpx.request(method, platform.api_url + path, headers=headers, trust_env=False, timeout=30, **more)
 
 
+def items(platform: Platform, path: str, *names: str) -> list[dict[str, Any]]:
+    """These members of everything in a list of the API."""
+    return [{name: item[name] for name in names} for item in ask(platform, "GET", path).json()["items"]]
+
+
+OWNED = ("route_key", "epoch", "app", "environment", "deployment", "artifact", "held")
+
+
 def world(platform: Platform) -> Mapping[str, Any]:
-    """What is written down: apps, owners, deployments, allocations, operations, uploaded sources."""
-    apps = ask(platform, "GET", "/v1/apps").json()["items"]
-    lists = {name: ask(platform, "GET", f"/v1/{name}").json()["items"] for name in ("routes", "operations")}
-    running = ask(platform, "GET", "/v1/allocations?all=true").json()["items"]
+    """What is written down, but for what goes on by itself (an earlier drain that ends, an edge that acknowledges)."""
+    apps = items(platform, "/v1/apps", "name", "epoch", "serving", "newest_deployment")
     return {
-        **lists,
-        "apps": [{name: app[name] for name in ("name", "epoch", "serving", "newest_deployment")} for app in apps],
-        "deployments": [ask(platform, "GET", f"/v1/apps/{a['name']}/deployments").json()["items"] for a in apps],
-        "allocations": [{name: a[name] for name in ("number", "state", "posture", "want", "pid")} for a in running],
+        "apps": apps,
+        "routes": items(platform, "/v1/routes", *OWNED),
+        "deployments": [
+            items(platform, f"/v1/apps/{app['name']}/deployments", "number", "state", "serving", "artifact")
+            for app in apps
+        ],
+        "operations": items(platform, "/v1/operations", "id"),
+        "allocations": items(platform, "/v1/allocations?all=true", "number"),
         "sources": sorted(path.name for path in (platform.home / "sources").iterdir()),
     }
 
@@ -70,22 +80,26 @@ def nothing_changes(platform: Platform) -> Iterator[None]:
 
 
 @contextmanager
-def owner_stays(platform: Platform, app: str = STEADY) -> Iterator[None]:
-    """Whatever fails inside leaves the app's route, its allocation and its answers as they were."""
+def owner_stays(platform: Platform, app: str = STEADY, *, given_back: bool = False) -> Iterator[None]:
+    """Whatever fails inside leaves the app's route, its allocation and its answers as they were.
+
+    With `given_back` the route may have gone to another deployment and come back, which takes two epochs.
+    """
 
     def owned() -> Any:
-        routes = ask(platform, "GET", "/v1/routes").json()["items"]
+        routes = items(platform, "/v1/routes", *OWNED)
         running = ask(platform, "GET", f"/v1/allocations?app={app}").json()["items"]
-        serving = [
-            (a["number"], a["pid"], a["state"], a["posture"]) for a in running if a["environment"] == "production"
-        ]
-        answer = platform.get(f"{app}.localhost")
-        return [r for r in routes if r["app"] == app and r["environment"] == "production"], serving, answer.text
+        kept = [a for a in running if a["environment"] == "production" and a["want"] == "run"]
+        serving = [(a["number"], a["pid"], a["state"], a["posture"]) for a in kept]
+        route = next(r for r in routes if r["app"] == app and r["environment"] == "production")
+        if given_back:
+            del route["epoch"]
+        return route, serving, platform.get(f"{app}.localhost").text
 
     before = owned()
-    assert before[0], "somebody owns the route"
     yield
-    assert owned() == before
+    after = owned()
+    assert after == before, f"{before} became {after}"
 
 
 Member = tuple[tarfile.TarInfo, bytes]

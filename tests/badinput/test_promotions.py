@@ -15,29 +15,32 @@ from tests.support.platform import Platform, key
 
 pytestmark = pytest.mark.servers
 
+FORMS = "forms"
 STATE = '[state]\nschema = "schema.json"\n'
 
 
 def stateful(folder: Path, *fields: str) -> Path:
-    """The steady app, which declares these session fields."""
+    """An app that declares these session fields."""
     entries = [{"id": "steady:form:v1", "field": field, "type": "str"} for field in fields]
-    source(folder, more=STATE)
+    source(folder, name=FORMS, more=STATE)
     (folder / "schema.json").write_text(json.dumps({"format": 1, "entries": entries}))
     return folder
 
 
-async def promoted(platform: Platform, number: int, epoch: int, acknowledge: str | None = None) -> OperationView:
+async def promoted(
+    platform: Platform, number: int, epoch: int, acknowledge: str | None = None, *, app: str = STEADY
+) -> OperationView:
     """A promotion straight through the API."""
     async with platform.api() as api:
         request = PromoteRequest(deployment=number, expected_epoch=epoch, acknowledge=acknowledge)
-        started = await api.promote(STEADY, request, key=key())
+        started = await api.promote(app, request, key=key())
     return await platform.finished(started.operation)
 
 
-def epoch_of(platform: Platform) -> int:
-    """The epoch of the production route."""
+def epoch_of(platform: Platform, name: str = STEADY) -> int:
+    """The epoch of an app's production route."""
     apps = ask(platform, "GET", "/v1/apps").json()["items"]
-    return next(int(app["epoch"]) for app in apps if app["name"] == STEADY)
+    return next(int(app["epoch"]) for app in apps if app["name"] == name)
 
 
 async def test_what_is_unknown_cannot_be_promoted(platform: Platform) -> None:
@@ -90,19 +93,19 @@ async def test_a_promotion_that_expects_another_epoch_is_told_who_owns_the_route
 async def test_a_stale_acknowledgement_is_refused_with_the_one_that_would_do(
     platform: Platform, tmp_path: Path
 ) -> None:
-    _, two = await platform.deploy(stateful(tmp_path / "two", "name", "street"))
-    assert (await platform.promote(STEADY, two)).state == "healthy"
+    await platform.serve(stateful(tmp_path / "two", "name", "street"))
     _, one = await platform.deploy(stateful(tmp_path / "one", "name"))
-    report = ask(platform, "GET", f"/v1/apps/{STEADY}/deployments/{one}/report").json()
+    report = ask(platform, "GET", f"/v1/apps/{FORMS}/deployments/{one}/report").json()
     assert (report["forward"], report["verdict"]) == ("cold", "needs_acknowledgement")
-    with owner_stays(platform):
+    epoch = epoch_of(platform, FORMS)
+    with owner_stays(platform, FORMS):
         for given in ("ack:0000000000000000", "", "yes"):
-            view = await promoted(platform, one, epoch_of(platform), given)
+            view = await promoted(platform, one, epoch, given, app=FORMS)
             assert (view.state, code_of(view)) == ("rejected", "acknowledgement-stale"), given
             assert refusal(view)["acknowledge"] == report["acknowledge"]
-        view = await promoted(platform, one, epoch_of(platform))
+        view = await promoted(platform, one, epoch, app=FORMS)
         assert (view.state, code_of(view)) == ("rejected", "acknowledgement-required")
-        answer = await platform.run("promote", STEADY, "--deployment", str(one), "--acknowledge", "ack:1", "--json")
+        answer = await platform.run("promote", FORMS, "--deployment", str(one), "--acknowledge", "ack:1", "--json")
         assert (answer.code, answer.json["problem"]["code"]) == (Exit.ACKNOWLEDGEMENT, "acknowledgement-stale")
 
 

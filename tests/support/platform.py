@@ -92,10 +92,12 @@ class Platform:
 
     async def promote(self, app: str, number: int, *flags: str) -> OperationView:
         """Promote with the command line; the finished operation, whatever it ended as."""
-        await self.run("promote", app, "--deployment", str(number), "--json", *flags)
         async with self.api() as api:
-            operations = [o for o in await api.operations(app) if o.kind == "promotion"]
-        return await self.finished(operations[0].id)
+            known = {o.id for o in await api.operations(app)}
+            answer = await self.run("promote", app, "--deployment", str(number), "--json", *flags)
+            started = [o for o in await api.operations(app) if o.kind == "promotion" and o.id not in known]
+        assert started, f"no promotion was started: {answer.out}{answer.err}"
+        return await self.finished(started[0].id)
 
     async def begin_promote(self, app: str, number: int, *, epoch: int, **more: Any) -> str:
         """Start a promotion through the API, expecting this epoch; its operation."""
