@@ -82,7 +82,7 @@ async def test_idempotency_key_of_another_request_is_refused(platform: Platform,
         ]
         for method, where, body in others:
             answer = await api.request(method, where, json=body, headers={KEY: one})
-            assert (answer.status_code, answer.json()["code"]) == (422, "idempotency-key-reused"), (method, where)
+            assert (answer.status_code, answer.json().get("code")) == (422, "idempotency-key-reused"), (method, where)
         assert everything(platform) == before
         again = await api.put(f"{path}/COLOUR", json={"value": "green"}, headers={KEY: one})
         assert (again.content, again.headers[REPLAYED]) == (first.content, "true")
@@ -108,7 +108,7 @@ async def test_idempotency_key_is_asked_for_by_every_endpoint_that_changes_somet
             wanted = fields_of(document, schema)
             sent = {name: value for name, value in body.items() if name in wanted} if schema else None
             answer = await api.request(method.upper(), path.format(**real), json=sent)
-            assert (answer.status_code, answer.json()["code"]) == (400, "idempotency-key-missing"), (method, path)
+            assert (answer.status_code, answer.json().get("code")) == (400, "idempotency-key-missing"), (method, path)
         assert everything(platform) == before
 
 
