@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
 from importlib.metadata import version
@@ -46,6 +47,7 @@ CODES = {
 
 def main() -> None:
     """Run until SIGTERM. The first argument is the address of the NATS server."""
+    os.umask(0o077)  # the database holds sealed secrets and sources are people's code
     settings = load_settings()
     set_up_log(settings.log_level, service="control")
     asyncio.run(run(settings, sys.argv[1]))
