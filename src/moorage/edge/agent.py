@@ -186,16 +186,16 @@ class EdgeAgent:
                 await pause(RETRY_FIRST_S)
 
     async def _report_once(self) -> None:
-        report = await self._compose()
+        report, asked_s = await self._compose(), monotonic_s()
         reply = await self._control.report(report)
         if report.catch_up == self._follower.catch_up:
             self._follower.catch_up = None  # it was heard
         self._progress.clear()
-        if self._follower.hear(reply):
+        if self._follower.hear(reply, asked_s):
             return
         if not self._follower.must_ask:
             await wait_for(self._progress, STREAM_GRACE_S)
-            if self._follower.hear(reply):
+            if self._follower.hear(reply, asked_s):
                 return
             self._follower.fall_back()
         self._wake.set()

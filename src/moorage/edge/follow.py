@@ -101,14 +101,15 @@ class Follower:
             self._unkept.append(entry)
         return folded.verdict
 
-    def hear(self, reply: EdgeReply) -> bool:
-        """What the control plane says of the log; whether the table has all of it."""
+    def hear(self, reply: EdgeReply, asked_s: float) -> bool:
+        """What the control plane says of the log; whether the table has all of it. `asked_s` is when it was asked: this
+        process may have been stopped before it heard the answer."""
         if reply.incarnation != self.table.incarnation:
             self._needs_snapshot = True
             return False
         if reply.committed_index > self.table.index:
             return False
-        self._is_current("stream")
+        self._is_current("stream", asked_s)
         return True
 
     def fall_back(self) -> None:
@@ -117,7 +118,7 @@ class Follower:
 
     async def ask(self) -> None:
         """Bring the table on from the control plane; raises MoorageError when it cannot be had or verified."""
-        by = "replay"
+        by, asked_s = "replay", monotonic_s()
         async with asyncio.timeout(ASK_TIMEOUT_S):
             if self._needs_snapshot or not await self._read_pages():
                 await self._read_snapshot()
@@ -125,13 +126,17 @@ class Follower:
         if self._broken or by == "snapshot":
             await self._source.reset(self.table.index)
         self._behind = self._needs_snapshot = self._broken = False
-        self._is_current(by)
+        self._is_current(by, asked_s)
 
-    def _is_current(self, by: str) -> None:
-        """The table has all of the log now. After an absence it is said what was missed, all of it, and how it came."""
+    def _is_current(self, by: str, asked_s: float) -> None:
+        """The table has all that there was when it was asked. After an absence it is said what was missed, all of it,
+        and how it came; an answer from before the absence ends it not."""
         start, index = self._verified_index, self.table.index
         was_away = by != "stream" or self.age_s > EDGE_LIVE_WITHIN_S
-        self._verified_s, self._verified_index = monotonic_s(), index
+        self._verified_s = asked_s if self._verified_s is None else max(asked_s, self._verified_s)
+        if monotonic_s() - asked_s > EDGE_LIVE_WITHIN_S:
+            return
+        self._verified_index = index
         if start is not None and index > start and was_away:
             start = min(start, self.catch_up.from_index) if self.catch_up else start  # what nobody has heard of yet
             self.catch_up = CatchUp(from_index=start, to_index=index, by=by, at_ms=now_ms())
