@@ -23,7 +23,7 @@ PROGRAM = "app/app.py"
 def stored_tree(platform: Platform, app: str, number: int) -> Path:
     """The folder in the artifact store that a deployment is started from."""
     (row,) = rows(platform, "select artifact from deployments where app = ? and number = ?", app, number)
-    return platform.home / "artifacts" / "sha256" / row["artifact"].removeprefix("sha256:") / "tree"
+    return platform.home / "artifacts" / "sha256" / str(row["artifact"]).removeprefix("sha256:") / "tree"
 
 
 async def test_artifact_of_the_preview_is_served_after_the_source_has_changed(

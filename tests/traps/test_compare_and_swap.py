@@ -138,7 +138,7 @@ def built_by_in(platform: Platform, digest: str) -> str:
 
 
 def is_at(platform: Platform, operation: str, state: str) -> bool:
-    return rows(platform, "select state from operations where id = ?", operation)[0]["state"] == state
+    return rows(platform, "select state from operations where id = ?", operation) == [{"state": state}]
 
 
 def token(platform: Platform, operation: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 import pytest
 from nats.js.api import ConsumerInfo
@@ -52,7 +53,7 @@ async def test_durable_consumer_of_a_stopped_edge_misses_nothing_of_50_promotion
         cursor = await consumer(platform)
         assert cursor.ack_floor is not None
         assert cursor.ack_floor.stream_seq <= before.applied_index, "the server remembers where the edge was"
-        assert (cursor.num_pending or 0) + (cursor.num_ack_pending or 0) >= missed, "and keeps what it has not had"
+        await wait_until(lambda: is_kept(platform, missed), what="and keeps all that it has not had")
     await wait_until(lambda: has_all(platform), timeout_s=30, what="the edge has all of the log")
     await check_catch_up(platform, before.applied_index, by={"stream", "replay"})
     after = await platform.edge()
@@ -85,22 +86,31 @@ async def change_owner_often(platform: Platform, app: str, count: int) -> list[O
         begun.append(
             await platform.begin_promote(app, serving, epoch=expected, mode="drain", drain_deadline_s=DRAIN_DEADLINE_S)
         )
-        await wait_until(lambda after=expected: owner_epoch(platform, app) > after, what=f"an owner after {expected}")
+        await wait_until(partial(is_past, platform, app, expected), what=f"an owner after epoch {expected}")
     views = [await platform.finished(operation) for operation in begun]
     assert [view.state for view in views] == ["healthy"] * count, [view.problem for view in views]
     return views
 
 
+def is_past(platform: Platform, app: str, epoch: int) -> bool:
+    return owner_epoch(platform, app) > epoch
+
+
 async def check_catch_up(platform: Platform, start: int, *, by: set[str]) -> None:
     """The edge says from where to where it had to catch up, and how; and it is still said a few reports later."""
+    await wait_until(lambda: is_said(platform, start), what=f"the edge says that it had missed all after {start}")
     told = (await platform.edge()).catch_up
     assert told is not None
-    assert told["from_index"] == start
     assert start < told["to_index"] <= committed_index(platform)
     assert told["by"] in by
     seen = (await platform.edge()).seen_ms
     await wait_until(lambda: is_heard_after(platform, seen), what="the edge has reported again")
     assert (await platform.edge()).catch_up == told
+
+
+async def is_said(platform: Platform, start: int) -> bool:
+    told = (await platform.edge()).catch_up
+    return told is not None and told["from_index"] == start
 
 
 async def is_heard_after(platform: Platform, ms: int) -> bool:
@@ -136,7 +146,14 @@ async def has_all(platform: Platform) -> bool:
 async def consumer(platform: Platform) -> ConsumerInfo:
     """The edge's consumer as the event server has it."""
     async with jetstream(platform) as stream:
-        return await stream.consumer_info(STREAM, consumer_name(EDGE))
+        found: ConsumerInfo = await stream.consumer_info(STREAM, consumer_name(EDGE))
+    return found
+
+
+async def is_kept(platform: Platform, count: int) -> bool:
+    """Whether so many entries wait for the edge at the event server."""
+    found = await consumer(platform)
+    return (found.num_pending or 0) + (found.num_ack_pending or 0) >= count
 
 
 async def has_acknowledged(platform: Platform) -> bool:
