@@ -30,10 +30,11 @@ from moorage.sessions.users import (
     plan_users,
     rules_of,
 )
-from moorage.system.clock import monotonic_s, now_ms
+from moorage.system.clock import monotonic_s, now_ms, pause
 from moorage.wire.runner import StoreUser
 
 ANSWER_TIMEOUT_S = 2.0
+SCRIPT_LOOKS_COUNT, SCRIPT_LOOK_S = 100, 0.02
 FENCE_ROUNDS_COUNT = 5  # a connection accepted while the user was being switched off is seen in the next round
 
 
@@ -114,7 +115,10 @@ class StoreAdmin:
         FenceFailed when a connection survived: then nobody may be admitted.
         """
         start, killed = monotonic_s(), 0
-        await self._end_script()
+        for _ in range(SCRIPT_LOOKS_COUNT):
+            if await self._end_script():
+                break
+            await pause(SCRIPT_LOOK_S)  # the store ends a script at its next look, not at once
         for _ in range(FENCE_ROUNDS_COUNT):
             await self.command("ACL", "SETUSER", user, "off")
             killed += int(await self.command("CLIENT", "KILL", "USER", user))
@@ -167,7 +171,7 @@ class StoreAdmin:
             case Remove(name):
                 await self.command("ACL", "DELUSER", name)  # ends its connections, too
 
-    async def _end_script(self) -> None:
+    async def _end_script(self) -> bool:
         """End a script that blocks the store: it would hold up the fence as long as it likes.
 
         One that has written already cannot be ended; the store then refuses until it is restarted.
@@ -180,6 +184,8 @@ class StoreAdmin:
             await self.command(
                 *(("FUNCTION", "KILL") if "FUNCTION KILL" in refused.problem.detail else ("SCRIPT", "KILL"))
             )
+            return False
+        return True
 
     async def _keep(self) -> bool:
         """Write the users into the store's file; False when the store refuses (no file configured, disk full)."""
