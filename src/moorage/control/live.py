@@ -37,13 +37,15 @@ class Live:
     _counted: dict[tuple[str, int], deque[tuple[int, int]]] = field(default_factory=dict)
 
     def edge_reported(self, report: EdgeReport) -> None:
-        """Keep an edge's report. What it last had to catch up with is told once and stays known."""
+        """Keep an edge's report. What it last had to catch up with is told once and stays known: that the stream was
+        slow now and then does not make forgotten that the edge was away."""
         for sockets in report.sockets:
             kept = self._counted.setdefault((report.edge, sockets.number), deque(maxlen=COUNTS_KEPT))
             kept.append((self.wall_ms(), sockets.attached))
         known = self.edges.get(report.edge)
-        if known and not report.catch_up:
-            report = report.model_copy(update={"catch_up": known.report.catch_up})
+        earlier, told = known.report.catch_up if known else None, report.catch_up
+        if earlier and (told is None or told.away_s <= EDGE_LIVE_WITHIN_S < earlier.away_s):
+            report = report.model_copy(update={"catch_up": earlier})
         self.edges[report.edge] = Seen(report, self.monotonic_s(), self.wall_ms())
         self.announce()
 

@@ -129,18 +129,19 @@ class Follower:
         self._is_current(by, asked_s)
 
     def _is_current(self, by: str, asked_s: float) -> None:
-        """The table has all that there was when it was asked. After an absence it is said what was missed, all of it,
-        and how it came; an answer from before the absence ends it not."""
-        start, index = self._verified_index, self.table.index
-        was_away = by != "stream" or self.age_s > EDGE_LIVE_WITHIN_S
+        """The table has all that there was when it was asked. After an absence, or when the stream did not bring all,
+        it is said what was missed and how it came; an answer from before the absence does not end it."""
+        start, index, away_s = self._verified_index, self.table.index, self.age_s
         self._verified_s = asked_s if self._verified_s is None else max(asked_s, self._verified_s)
         if monotonic_s() - asked_s > EDGE_LIVE_WITHIN_S:
             return
         self._verified_index = index
-        if start is not None and index > start and was_away:
-            start = min(start, self.catch_up.from_index) if self.catch_up else start  # what nobody has heard of yet
-            self.catch_up = CatchUp(from_index=start, to_index=index, by=by, at_ms=now_ms())
-            _log.info("caught up", from_index=start, to_index=index, by=by)
+        if start is None or index <= start or (by == "stream" and away_s <= EDGE_LIVE_WITHIN_S):
+            return
+        if self.catch_up:  # nobody has heard of it yet
+            start, away_s = min(start, self.catch_up.from_index), max(away_s, self.catch_up.away_s)
+        self.catch_up = CatchUp(from_index=start, to_index=index, by=by, away_s=round(away_s, 1), at_ms=now_ms())
+        _log.info("caught up", from_index=start, to_index=index, by=by, away_s=round(away_s, 1))
 
     async def keep_copy(self) -> None:
         """Mark the copy on disk as current every few seconds; renew it when many entries lie behind its snapshot."""

@@ -16,11 +16,12 @@ class Sockets(Message):
 
 class CatchUp(Message):
     """What an edge missed while it was away and how it made up for it: from its cursor in the `stream`, by `replay` of
-    the log, or from a `snapshot`."""
+    the log, or from a `snapshot`. `away_s`: for how long it had not known that its table was current."""
 
     from_index: int
     to_index: int
     by: str
+    away_s: float = 0.0
     at_ms: int
 
 
