@@ -110,7 +110,7 @@ async def check_catch_up(platform: Platform, start: int, *, by: set[str]) -> Non
 
 async def is_said(platform: Platform, start: int) -> bool:
     told = (await platform.edge()).catch_up
-    return told is not None and told["from_index"] >= start
+    return told is not None and told["from_index"] == start
 
 
 async def is_heard_after(platform: Platform, ms: int) -> bool:
