@@ -7,6 +7,7 @@ fails because the server is away: `fetch` then answers nothing.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 
 import nats.errors
@@ -29,6 +30,7 @@ FETCH_SLICE_S = 1.0  # a pull that the server has forgotten is noticed this late
 RETRY_PERIOD_S = 0.1
 DENIED_RETRY_PERIOD_S = 2.0  # a refusal is a fault of configuration: no need to knock often
 _FETCH_MIN_S = 0.05
+_FETCH_REST_S = 0.5
 
 _log = get_log("moorage.events.consumer")
 
@@ -176,11 +178,29 @@ class EdgeEvents:
 
 
 async def _fetch(subscription: JetStreamContext.PullSubscription, timeout_s: float) -> list[Msg] | None:
-    """A batch; None when nothing came in time."""
+    """A batch, as soon as there is one message; None when nothing came in time.
+
+    The client waits for a batch to be full until the server ends the request, and takes the late end of an earlier
+    request for an empty answer: an entry then lay here for up to a slice. So one message is waited for, and beyond it
+    only as many are asked for as the server has.
+    """
     try:
-        return await subscription.fetch(FETCH_COUNT, timeout=timeout_s)
+        messages = await subscription.fetch(1, timeout=timeout_s)
     except TimeoutError:
         return None
+    more_count = min(_behind(messages[0]), FETCH_COUNT - 1)
+    if more_count:
+        with contextlib.suppress(TimeoutError):  # what does not come now comes with the next fetch
+            messages += await subscription.fetch(more_count, timeout=_FETCH_REST_S)
+    return messages
+
+
+def _behind(message: Msg) -> int:
+    """How many messages the server has behind this one."""
+    try:
+        return message.metadata.num_pending
+    except nats.errors.Error:
+        return 0
 
 
 def _entry_of(message: Msg) -> LogEntry | None:
