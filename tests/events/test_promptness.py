@@ -11,6 +11,7 @@ from moorage.system.clock import monotonic_s
 from tests.events.nats_server import NatsServer
 from tests.events.outbox import MemoryOutbox
 from tests.events.reading import indices, read_until, relaying
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.servers
 
@@ -44,7 +45,8 @@ async def test_a_backlog_comes_in_batches(server: NatsServer) -> None:
     """Waiting for one entry does not mean reading a long absence one by one."""
     source = MemoryOutbox()
     source.commit(3 * FETCH_COUNT)
-    async with relaying(server, source):
+    async with relaying(server, source) as relay:
+        await wait_until(lambda: relay.report is not None and relay.report.last_index == 3 * FETCH_COUNT)
         events = server.events()
         found = await read_until(events, 1)
         fetches = 1
