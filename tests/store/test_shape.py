@@ -56,6 +56,7 @@ ONE_WAY = {  # goes one way only, so that a second time is harmless
 LAST_WINS = {
     "apps.put_secret": "whoever sets a secret last means it; its version counts",
     "apps.set_deployment_state": "follows the deploy operation, whose token has fenced the same transaction",
+    "apps.set_deployment_facts": "written by the deploy operation alone, whose token has fenced the same transaction",
 }
 # Statements that replace and do not compare, with the reason.
 UNCONDITIONAL = {
@@ -63,6 +64,7 @@ UNCONDITIONAL = {
     "put_secret": LAST_WINS["apps.put_secret"],
     "put_edge": "an edge is the only writer of its row",
     "set_deployment_state": LAST_WINS["apps.set_deployment_state"],
+    "set_deployment_facts": LAST_WINS["apps.set_deployment_facts"],
     "give_store_port": "`ensure_store` has looked in the same transaction",
 }
 

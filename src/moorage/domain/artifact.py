@@ -46,7 +46,10 @@ class Process:
 
 @dataclass(frozen=True, slots=True)
 class StateEntry:
-    """One declared persisted field: `scope` is session or shared, `fingerprint` its type's stable name."""
+    """One declared persisted field: `scope` is session or shared (global), `fingerprint` its type's stable name.
+
+    `state` and `field` identify it; `label` is a name for people where the identity is none (it decides nothing).
+    """
 
     state: str
     field: str
@@ -54,6 +57,7 @@ class StateEntry:
     kind: str
     fingerprint: str
     default: bool = True
+    label: str = ""
 
 
 @dataclass(frozen=True, slots=True)

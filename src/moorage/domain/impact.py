@@ -50,13 +50,14 @@ class Change:
     field: str
     before: str = ""
     after: str = ""
+    label: str = ""  # for people, where state and field are no name
 
     @property
     def is_cold(self) -> bool:
         return self.what in ("removed", "retyped")
 
     def __str__(self) -> str:
-        name = f"{self.state} {self.field}".strip()
+        name = self.label or f"{self.state} {self.field}".strip()
         return f"{name} retyped from {self.before} to {self.after}" if self.what == "retyped" else f"{name} {self.what}"
 
 
@@ -85,13 +86,13 @@ def state_impact(serving: Sequence[StateEntry], candidate: Sequence[StateEntry])
 
 def _compare(old: StateEntry | None, new: StateEntry | None) -> Change | None:
     if old is None and new is not None:
-        return Change("added", new.state, new.field, after=new.fingerprint)
+        return Change("added", new.state, new.field, after=new.fingerprint, label=new.label)
     if new is None and old is not None:
-        return Change("removed", old.state, old.field, before=old.fingerprint)
+        return Change("removed", old.state, old.field, before=old.fingerprint, label=old.label)
     assert old is not None
     assert new is not None
     if (old.fingerprint, old.scope, old.kind) != (new.fingerprint, new.scope, new.kind):
-        return Change("retyped", old.state, old.field, before=_type(old), after=_type(new))
+        return Change("retyped", old.state, old.field, before=_type(old), after=_type(new), label=old.label)
     return None
 
 

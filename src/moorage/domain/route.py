@@ -15,7 +15,8 @@ class RouteOwner:
     """The control plane's record of who serves `route_key` (a host name without port).
 
     `epoch` rises by one with every change of owner. `environment` is the environment's number, `deployment` a
-    deployment id, `held` says that upgrades wait at the edge (during a hand-over).
+    deployment id, `held` says that upgrades wait at the edge (during a hand-over), `cure` that the edge adds a constant
+    query to live paths (for apps that cannot resume a stored session without one).
     """
 
     route_key: str
@@ -26,6 +27,7 @@ class RouteOwner:
     deployment_number: int
     artifact: str
     held: bool = False
+    cure: bool = False
 
 
 class Applied(StrEnum):

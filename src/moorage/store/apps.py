@@ -31,7 +31,7 @@ class Environment:
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """A numbered deployment of an app; `source` are the facts of its source."""
+    """A numbered deployment of an app; `source` are facts of its source, `facts` what was tried with its preview."""
 
     id: str
     app: str
@@ -40,6 +40,7 @@ class Deployment:
     artifact: str | None
     source: dict[str, Any]
     operation: str
+    facts: dict[str, Any]
     created_ms: int
 
 
@@ -208,6 +209,11 @@ def set_deployment_state(tx: Tx, id: str, state: str, artifact: str | None = Non
     tx.run("set_deployment_state", id=id, state=state, artifact=artifact)
 
 
+def set_deployment_facts(tx: Tx, id: str, facts: dict[str, Any]) -> None:
+    """Remember what was tried with the deployment's preview; what was there before is replaced."""
+    tx.run("set_deployment_facts", id=id, facts=to_json(facts))
+
+
 def put_secret(tx: Tx, app: str, name: str, scope: str, sealed: bytes) -> None:
     """Set a secret (already sealed)."""
     tx.run("put_secret", app=app, name=name, scope=scope, sealed=sealed, now_ms=tx.now_ms)
@@ -224,4 +230,4 @@ def secrets(tx: Tx, app: str) -> list[dict[str, Any]]:
 
 
 def _deployment(row: dict[str, Any]) -> Deployment:
-    return Deployment(**{**row, "source": json.loads(row["source"])})
+    return Deployment(**{**row, "source": json.loads(row["source"]), "facts": json.loads(row["facts"])})

@@ -41,6 +41,7 @@ def claim(tx: Tx, wanted: RouteOwner, *, expected_epoch: int, operation: str) ->
         "deployment": wanted.deployment,
         "deployment_number": wanted.deployment_number,
         "artifact": wanted.artifact,
+        "cure": int(wanted.cure),
         "now_ms": tx.now_ms,
     }
     if expected_epoch == 0:
@@ -99,4 +100,4 @@ def history(tx: Tx, route_key: str, limit: int = 20) -> list[dict[str, Any]]:
 
 def _owner(row: dict[str, Any]) -> RouteOwner:
     fields = {name: row[name] for name in RouteOwner.__dataclass_fields__}
-    return RouteOwner(**{**fields, "held": bool(row["held"])})
+    return RouteOwner(**{**fields, "held": bool(row["held"]), "cure": bool(row["cure"])})

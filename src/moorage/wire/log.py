@@ -30,6 +30,7 @@ class OwnerUpdated(Message):
     deployment_number: int
     artifact: str
     held: bool = False
+    cure: bool = False
 
 
 class RouteHeld(Message):

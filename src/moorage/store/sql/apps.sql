@@ -66,6 +66,9 @@ select * from deployments where app = :app order by number desc limit :limit;
 -- name: set_deployment_state  the state of its deploy operation
 update deployments set state = :state, artifact = coalesce(:artifact, artifact) where id = :id;
 
+-- name: set_deployment_facts  what was tried with a deployment's preview
+update deployments set facts = :facts where id = :id;
+
 -- name: put_secret  set a secret
 insert into secrets (app, name, scope, sealed, version, updated_ms)
 values (:app, :name, :scope, :sealed, 1, :now_ms)

@@ -8,14 +8,14 @@ select * from route_owners where removed = 0 order by route_key;
 select * from route_owners where removed = 0 and app = :app order by route_key;
 
 -- name: create_owner  the first owner of a route key; does nothing when the key is known
-insert into route_owners (route_key, epoch, app, environment, deployment, deployment_number, artifact, updated_ms)
-values (:route_key, 1, :app, :environment, :deployment, :deployment_number, :artifact, :now_ms)
+insert into route_owners (route_key, epoch, app, environment, deployment, deployment_number, artifact, cure, updated_ms)
+values (:route_key, 1, :app, :environment, :deployment, :deployment_number, :artifact, :cure, :now_ms)
 on conflict (route_key) do nothing;
 
 -- name: swap_owner  compare-and-swap: a new owner only while the expected epoch is the current one
 update route_owners
 set epoch = epoch + 1, app = :app, environment = :environment, deployment = :deployment,
-    deployment_number = :deployment_number, artifact = :artifact, held = 0, removed = 0, updated_ms = :now_ms
+    deployment_number = :deployment_number, artifact = :artifact, cure = :cure, held = 0, removed = 0, updated_ms = :now_ms
 where route_key = :route_key and epoch = :expected_epoch;
 
 -- name: remove_owner  compare-and-swap to nobody

@@ -46,6 +46,7 @@ create table deployments (
     artifact   text references artifacts (digest),
     source     text not null,
     operation  text not null,
+    facts      text not null default '{}',  -- what was tried with its preview
     created_ms integer not null,
     unique (app, number)
 ) strict;
@@ -59,6 +60,7 @@ create table route_owners (
     deployment_number integer not null,
     artifact          text not null,
     held              integer not null default 0,
+    cure              integer not null default 0,  -- the edge adds a query to live paths
     removed           integer not null default 0,  -- a tombstone keeps the epoch
     updated_ms        integer not null
 ) strict;
@@ -182,6 +184,17 @@ create table secrets (
     version    integer not null,
     updated_ms integer not null,
     primary key (app, name, scope)
+) strict;
+
+-- Secrets that the platform made for an environment; `previous` is the value before the last rotation.
+create table environment_secrets (
+    environment text not null,
+    name        text not null,
+    sealed      blob not null,
+    previous    blob,
+    version     integer not null,
+    updated_ms  integer not null,
+    primary key (environment, name)
 ) strict;
 
 create table edges (
