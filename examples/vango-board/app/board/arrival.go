@@ -1,0 +1,64 @@
+package board
+
+import (
+	"fmt"
+	"os"
+
+	"github.com/vango-go/vango/pkg/vango"
+)
+
+// seen marks a session as known to this process. It is plain session data: the framework never stores it.
+const seen = "board.seen"
+
+// Arrival tells how a session came to this process. Its zero value is a page without a session yet.
+type Arrival struct {
+	Live    bool
+	Resumed int // how often it came from the session store; 0: it began in this process
+}
+
+// arrive finds out how the session came here, once per process and session. It must run in a handler or on mount.
+func arrive(ctx vango.Ctx) Arrival {
+	session := ctx.Session()
+	if session == nil {
+		return Arrival{}
+	}
+	berths := Berths.Get(ctx)
+	if session.Get(seen) == nil {
+		session.Set(seen, true)
+		berths++
+		_ = Berths.Set(ctx, berths)
+	}
+	return Arrival{Live: true, Resumed: berths - 1}
+}
+
+// Story is the arrival in a few words.
+func (a Arrival) Story() string {
+	switch {
+	case !a.Live:
+		return "connecting"
+	case a.Resumed == 0:
+		return "fresh"
+	default:
+		return fmt.Sprintf("resumed from the session store (%d)", a.Resumed)
+	}
+}
+
+// Meaning is what the arrival means for the person in front of the page.
+func (a Arrival) Meaning() string {
+	switch {
+	case !a.Live:
+		return "The page is here, its session is not yet."
+	case a.Resumed == 0:
+		return "It began in this process. Nothing was carried over from an earlier one."
+	default:
+		return "Another process held it before. What is kept came along; scratch did not."
+	}
+}
+
+// Allocation is the number of the running copy of the app, as the platform tells it.
+func Allocation() string {
+	if number := os.Getenv("MOORAGE_ALLOCATION_NUMBER"); number != "" {
+		return number
+	}
+	return "none"
+}
