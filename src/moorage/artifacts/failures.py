@@ -61,6 +61,14 @@ class ArtifactAltered(Refused):
         super().__init__(Problem("artifact-altered", f"{digest} was altered", _named(files), hint, 409, facts))
 
 
+class ArchiveRefused(Refused):
+    """A file that is no archive of an artifact, or one that must not be taken; `facts` name the place."""
+
+    def __init__(self, code: str, title: str, detail: str, hint: str, **facts: object) -> None:
+        safe = detail.encode("utf-8", "backslashreplace").decode()
+        super().__init__(Problem(code, title, safe, hint, 422, facts))
+
+
 class ArtifactStoreFailed(Unavailable):
     """The store's folder could not be read or written."""
 

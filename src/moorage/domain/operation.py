@@ -24,7 +24,7 @@ class Kind(StrEnum):
 
 _DEPLOY = {
     "queued": ("fetching", "failed", "canceled"),
-    "fetching": ("building", "blocked", "failed", "canceled"),
+    "fetching": ("building", "validating", "blocked", "failed", "canceled"),  # an imported artifact is not built
     "building": ("validating", "blocked", "failed", "canceled"),
     "validating": ("preview_ready", "blocked", "failed", "canceled"),
     "preview_ready": (),
