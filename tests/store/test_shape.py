@@ -22,6 +22,7 @@ SWAPS = {  # the caller states what it has read
     "routes.remove": "expected_epoch",
     "operations.record": "token",
     "operations.lease": "operation",  # its token is compared
+    "apps.rotate_environment_secret": "expected_version",
 }
 VERSIONED = {  # read and written in one transaction, by the version of the row
     "allocations.set_posture",
@@ -36,6 +37,7 @@ CREATES = {  # a new row: there is nothing to replace
     "apps.open_environment",
     "apps.register_artifact",
     "apps.create_deployment",
+    "apps.create_environment_secret",
     "log.append",
     "log.audit",
     "log.create_incarnation",

@@ -44,6 +44,18 @@ class Deployment:
     created_ms: int
 
 
+@dataclass(frozen=True, slots=True)
+class EnvironmentSecret:
+    """A secret that the platform made for an environment, sealed; `previous` is the value before the last rotation."""
+
+    environment: str
+    name: str
+    sealed: bytes
+    previous: bytes | None
+    version: int
+    updated_ms: int
+
+
 def create_app(tx: Tx, name: str, id: str) -> None:
     """Create the app unless its name exists (app names are unique in an installation)."""
     tx.run("insert_app", id=id, name=name, created_ms=tx.now_ms)
@@ -127,8 +139,9 @@ def ensure_store(
 
 
 def close_environment(tx: Tx, id: str) -> None:
-    """End an environment; its store stops with it."""
+    """End an environment; its store stops with it, the secrets made for it are gone."""
     tx.run("close_environment", id=id, now_ms=tx.now_ms)
+    tx.run("delete_environment_secrets", environment=id)
     tx.next(allocations.DESIRED_COUNTER)
 
 
@@ -227,6 +240,32 @@ def delete_secret(tx: Tx, app: str, name: str, scope: str) -> bool:
 def secrets(tx: Tx, app: str) -> list[dict[str, Any]]:
     """The app's secrets, sealed."""
     return tx.all("secrets_of_app", app=app)
+
+
+def create_environment_secret(tx: Tx, environment: str, name: str, sealed: bytes) -> None:
+    """Keep a secret (already sealed) that was made for the environment, unless it has one of this name."""
+    tx.run("insert_environment_secret", environment=environment, name=name, sealed=sealed, now_ms=tx.now_ms)
+
+
+def environment_secrets(tx: Tx, environment: str) -> dict[str, EnvironmentSecret]:
+    """The secrets that were made for an environment, by name."""
+    rows = tx.all("environment_secrets", environment=environment)
+    return {row["name"]: EnvironmentSecret(**row) for row in rows}
+
+
+def rotate_environment_secret(tx: Tx, environment: str, name: str, sealed: bytes, *, expected_version: int) -> bool:
+    """Replace the value, which becomes the previous one; False when it is of another version by now."""
+    changed = tx.run(
+        "rotate_environment_secret",
+        environment=environment,
+        name=name,
+        sealed=sealed,
+        expected_version=expected_version,
+        now_ms=tx.now_ms,
+    )
+    if changed:
+        tx.next(allocations.DESIRED_COUNTER)
+    return bool(changed)
 
 
 def _deployment(row: dict[str, Any]) -> Deployment:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import queue
 import sqlite3
 import threading
@@ -17,8 +18,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from moorage.domain.errors import Problem, Refused, Unavailable
-from moorage.store.sql import QUERIES, SCHEMA_VERSION, schema
+from moorage.domain.errors import MoorageError, Problem, Refused, Unavailable
+from moorage.store.sql import QUERIES, SCHEMA_VERSION, migration, schema
 
 T = TypeVar("T")
 Row = Mapping[str, Any]
@@ -72,8 +73,7 @@ class Database:
         self.changes = Changes()
         self._closed = False
         try:
-            writer = _open(path)
-            _prepare(writer, path)
+            writer = _open_prepared(path)
         except sqlite3.Error as failed:
             raise _unavailable(f"{path}: {failed}") from failed
         self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
@@ -247,10 +247,56 @@ def _open(path: Path) -> sqlite3.Connection:
     return connection
 
 
+def _open_prepared(path: Path) -> sqlite3.Connection:
+    """A connection to a database of this version's schema; none is left open when that cannot be."""
+    connection = _open(path)
+    try:
+        _prepare(connection, path)
+    except (sqlite3.Error, MoorageError):
+        connection.close()
+        raise
+    return connection
+
+
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:
-    """Create the schema in an empty database; refuse one that a newer Moorage has written."""
-    if _schema_of(connection, path) < SCHEMA_VERSION:
+    """Create the schema in an empty database, bring an older one up to date, refuse one of a newer Moorage."""
+    found = _schema_of(connection, path)
+    if found == 0:
         connection.executescript(f"begin immediate;\n{schema()}\npragma user_version = {SCHEMA_VERSION};\ncommit;")
+    elif found < SCHEMA_VERSION:
+        _migrate(connection, path, found)
+
+
+def _migrate(connection: sqlite3.Connection, path: Path, found: int) -> None:
+    """Keep a copy beside the database, then take all steps in one transaction. Raises Unavailable, nothing changed."""
+    copy = path.with_name(f"{path.name}.schema-{found}")
+    steps = "\n".join(migration(to) for to in range(found + 1, SCHEMA_VERSION + 1))
+    try:
+        _copy(connection, copy)
+        connection.executescript(f"begin immediate;\n{steps}\npragma user_version = {SCHEMA_VERSION};\ncommit;")
+    except (sqlite3.Error, OSError) as failed:
+        if connection.in_transaction:
+            connection.execute("rollback")
+        raise _migration_failed(path, found, failed) from failed
+
+
+def _copy(connection: sqlite3.Connection, target: Path) -> None:
+    """A whole copy of the database as a file of its own: complete under its name, or not there."""
+    unfinished = target.with_name(f"{target.name}.tmp")
+    unfinished.unlink(missing_ok=True)  # of an attempt that was interrupted
+    try:
+        unfinished.touch(mode=0o600)
+        connection.execute("vacuum into ?", (str(unfinished),))
+        with unfinished.open("rb") as written:
+            os.fsync(written.fileno())
+        unfinished.replace(target)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    folder = os.open(target.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def check_schema(path: Path) -> None:
@@ -303,5 +349,19 @@ def _unavailable(why: str) -> Unavailable:
             why,
             "Look at free disk space and permissions of the data directory; nothing of this request was kept.",
             status=503,
+        )
+    )
+
+
+def _migration_failed(path: Path, found: int, why: Exception) -> Unavailable:
+    return Unavailable(
+        Problem(
+            "database-migration-failed",
+            f"The control database could not be brought from schema {found} to {SCHEMA_VERSION}",
+            f"{path}: {why}. Nothing of it was changed.",
+            "Look at free disk space and permissions of the data directory, then start again; the version that wrote "
+            "it can still use it.",
+            status=503,
+            facts={"found": found, "known": SCHEMA_VERSION},
         )
     )

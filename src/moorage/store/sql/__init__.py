@@ -1,4 +1,4 @@
-"""All SQL: `schema.sql` and one file of named queries per noun.
+"""All SQL: `schema.sql`, one file of named queries per noun, and the steps from schema to schema in `migrations`.
 
 A query begins with `-- name: what it does`. `QUERIES[name]` is its text.
 """
@@ -31,3 +31,8 @@ QUERIES = _load()
 def schema() -> str:
     """The whole schema as one script."""
     return (files(__package__) / "schema.sql").read_text()
+
+
+def migration(to: int) -> str:
+    """The statements that make a database of schema `to - 1` one of schema `to`."""
+    return (files(__package__) / "migrations" / f"{to:04}.sql").read_text()

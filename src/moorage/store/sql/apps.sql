@@ -80,3 +80,18 @@ delete from secrets where app = :app and name = :name and scope = :scope;
 
 -- name: secrets_of_app  secrets of an app (sealed)
 select * from secrets where app = :app order by name, scope;
+
+-- name: insert_environment_secret  a secret that the platform made for an environment, unless it has one of this name
+insert into environment_secrets (environment, name, sealed, version, updated_ms)
+values (:environment, :name, :sealed, 1, :now_ms) on conflict (environment, name) do nothing;
+
+-- name: rotate_environment_secret  compare-and-swap: a new value, the one so far becomes the previous
+update environment_secrets
+set previous = sealed, sealed = :sealed, version = version + 1, updated_ms = :now_ms
+where environment = :environment and name = :name and version = :expected_version;
+
+-- name: environment_secrets  secrets of an environment (sealed)
+select * from environment_secrets where environment = :environment order by name;
+
+-- name: delete_environment_secrets  secrets end with their environment
+delete from environment_secrets where environment = :environment;
