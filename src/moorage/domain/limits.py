@@ -41,7 +41,8 @@ DRAIN_DEADLINE_S = 3600.0
 
 # Hand-over
 STORED_WAIT_S = 3.0
-SETTLE_WAIT_S = 45.0  # longer than the 30 s tick after which a store-aware framework shows a resume
+SETTLE_WAIT_S = 45.0
+STORED_SETTLE_WAIT_S = 80.0  # a client that comes back late, and then the 30 s tick within which its resume shows
 HOLD_BUDGET_S = 20.0  # a reconnect is held no longer than this, then answered 503 with Retry-After
 ADMISSION_PER_S = 500
 LIVE_COUNT_FRESH_S = 60.0  # past this age an acknowledged count of live sessions is asked again

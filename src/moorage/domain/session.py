@@ -61,12 +61,17 @@ class Before:
 
 @dataclass(frozen=True, slots=True)
 class Fate:
-    """What became of one session, why (a stable code, "" when the outcome says it all), and what shows it."""
+    """What became of one session, why (a stable code, "" when the outcome says it all), and what shows it.
+
+    `age_ms`: how old the state was that it went on with when its allocation died (None: nothing was lost so, or it is
+    not known).
+    """
 
     label: str
     outcome: Outcome
     reason: str = ""
     evidence: SessionView | None = None
+    age_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,13 +138,26 @@ def merge(accounts: Iterable[Account]) -> Account:
 
 
 def summary(account: Account) -> dict[str, object]:
-    """The account as JSON values: `total`, `settled`, each outcome's count, and the reasons of each outcome."""
+    """The account as JSON values: `total`, `settled`, each outcome's count, the reasons of each outcome, and, where an
+    allocation died, how old the state was that sessions went on with (`age_max_s`, `age_p50_s`, `age_unknown`)."""
     reasons: dict[str, dict[str, int]] = {}
     for (outcome, reason), number in account.reasons.items():
         if reason:
             reasons.setdefault(outcome, {})[reason] = number
     counts = {str(outcome): number for outcome, number in account.counts.items()}
-    return {"total": account.total, "settled": account.is_settled, **counts, "reasons": reasons}
+    return {"total": account.total, "settled": account.is_settled, **counts, "reasons": reasons, **_ages(account)}
+
+
+def _ages(account: Account) -> dict[str, object]:
+    ages = sorted(fate.age_ms for fate in account.fates if fate.age_ms is not None)
+    if not ages:
+        return {}
+    unknown = sum(fate.age_ms is None for fate in account.of(Outcome.RESUMED))
+    return {
+        "age_max_s": round(ages[-1] / 1000, 1),
+        "age_p50_s": round(ages[len(ages) // 2] / 1000, 1),
+        "age_unknown": unknown,
+    }
 
 
 class Continuity(StrEnum):

@@ -8,7 +8,7 @@ allocation, so the fence holds also for one that is frozen or does not cooperate
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +34,7 @@ from moorage.system.clock import monotonic_s, now_ms, pause
 from moorage.wire.runner import StoreUser
 
 ANSWER_TIMEOUT_S = 2.0
+PROBE_KEY = "moorage:probe"
 SCRIPT_LOOKS_COUNT, SCRIPT_LOOK_S = 100, 0.02
 FENCE_ROUNDS_COUNT = 5  # a connection accepted while the user was being switched off is seen in the next round
 
@@ -60,7 +61,7 @@ class StoreAdmin:
     """
 
     def __init__(self, port: int, admin_password: str, *, host: str = "127.0.0.1") -> None:
-        self.port = port
+        self.host, self.port, self.password = host, port, admin_password
         self._client: Any = valkey.asyncio.Valkey(
             host=host,
             port=port,
@@ -91,9 +92,25 @@ class StoreAdmin:
         except ValkeyError as broken:
             raise StoreDown(self.port, str(broken)) from broken
 
+    async def raw(self, commands: Sequence[Sequence[str | int]]) -> list[Any]:
+        """Send many commands at once and return their answers in order, texts as the bytes that they are."""
+        async with self._client.pipeline(transaction=False) as pipe:
+            for words in commands:
+                pipe.execute_command(*words, NEVER_DECODE=True)
+            try:
+                return list(await pipe.execute())
+            except (AuthenticationError, ResponseError) as refused:
+                raise StoreRefused(self.port, str(commands[0][0]), str(refused)) from refused
+            except (ValkeyError, OSError) as lost:
+                raise StoreDown(self.port, str(lost) or type(lost).__name__) from lost
+
     async def ping(self) -> None:
         """Return once the store has answered the admin."""
         await self.command("PING")
+
+    async def try_write(self) -> None:
+        """Return once the store has taken a write, which is durable as it is configured: a full disk is found here."""
+        await self.command("SET", PROBE_KEY, "1", "PX", 1)
 
     async def users(self) -> Mapping[str, PresentUser]:
         """All users that the store has, by name; the admin and `default` included."""
@@ -102,6 +119,11 @@ class StoreAdmin:
     async def connected_users(self) -> Mapping[str, int]:
         """How many connections each user has now (the admin's own among them)."""
         return Counter(_user_of(line) for line in str(await self.command("CLIENT", "LIST")).splitlines())
+
+    async def user_by_address(self) -> Mapping[str, str]:
+        """Which user each connection belongs to, by the client's `host:port`."""
+        lines = str(await self.command("CLIENT", "LIST")).splitlines()
+        return {_word_of(line, "addr"): _user_of(line) for line in lines}
 
     async def is_fenced(self, user: str) -> bool:
         """Whether the user is off (or unknown) and has no connection."""
@@ -197,5 +219,9 @@ class StoreAdmin:
 
 
 def _user_of(line: str) -> str:
-    """The user in a line of `CLIENT LIST`; no value in it can hold a space."""
-    return next((word.removeprefix("user=") for word in line.split(" ") if word.startswith("user=")), "")
+    return _word_of(line, "user")
+
+
+def _word_of(line: str, name: str) -> str:
+    """A value in a line of `CLIENT LIST`; none in it can hold a space."""
+    return next((word.removeprefix(f"{name}=") for word in line.split(" ") if word.startswith(f"{name}=")), "")

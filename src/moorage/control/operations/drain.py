@@ -10,6 +10,7 @@ from typing import Any
 from moorage.control.operations import sessions
 from moorage.control.operations.engine import Work
 from moorage.domain.allocation import Posture
+from moorage.domain.artifact import Depth
 from moorage.domain.errors import Unavailable
 from moorage.domain.session import Account, Outcome
 from moorage.sessions.account import Phase
@@ -47,7 +48,7 @@ async def _tell(work: Work) -> None:
     try:
         async with sessions.store_of(await sessions.environment_of(work)) as admin:
             for id, entry in work.facts["baseline"].items():
-                if admin and entry["sdk"]:
+                if admin and entry["depth"] == Depth.SDK:
                     await SessionEvidence(admin).notify(id, NoticeKind.DRAIN, deadline)
     except Unavailable:
         return  # a courtesy: the drain goes on without it
@@ -80,15 +81,17 @@ async def _watch(work: Work) -> None:
 def _died_with(work: Work, tx: Tx) -> int:
     """Sockets that plain allocations had when their process ended."""
     ended = [
-        (entry["number"], allocations.get(tx, id)) for id, entry in work.facts["baseline"].items() if not entry["sdk"]
+        (entry["number"], allocations.get(tx, id))
+        for id, entry in work.facts["baseline"].items()
+        if entry["depth"] != Depth.SDK
     ]
     counts = [work.control.live.count_before(n, a.ended_ms) for n, a in ended if a and a.ended_ms]
     return sum(count or 0 for count in counts)
 
 
 def _plain(work: Work) -> list[dict[str, Any]]:
-    """The old allocations that are known by sockets only."""
-    return [entry for entry in work.facts["baseline"].values() if not entry["sdk"]]
+    """The old allocations whose sessions are counted by sockets while they drain."""
+    return [entry for entry in work.facts["baseline"].values() if entry["depth"] != Depth.SDK]
 
 
 def _running(work: Work, tx: Tx) -> list[str]:

@@ -8,15 +8,18 @@ Before the cut it can be called off and nothing is lost; after the cut there is 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from moorage.control.operations import sessions
 from moorage.control.operations.engine import Finished, Work
+from moorage.control.operations.trail import Trail
 from moorage.domain.allocation import Posture
+from moorage.domain.artifact import Depth
 from moorage.domain.errors import MoorageError, Problem, Unavailable
-from moorage.domain.limits import ADMISSION_PER_S, STORED_WAIT_S
+from moorage.domain.limits import ADMISSION_PER_S, STORED_SETTLE_WAIT_S, STORED_WAIT_S
 from moorage.domain.operation import Kind
-from moorage.domain.session import Before, Outcome
+from moorage.domain.session import Before
 from moorage.sessions.account import Phase
 from moorage.sessions.evidence import SessionEvidence
 from moorage.store import allocations, log, operations, routes
@@ -46,20 +49,26 @@ class EdgesBehind(Unavailable):
 
 async def run(work: Work) -> None:
     """From `planned` to `settled` (or with losses), or `failed` before the cut with nothing changed."""
+    async with Trail(work) as trail:
+        await _hand_over(work, trail)
+
+
+async def _hand_over(work: Work, trail: Trail) -> None:
     left: list[str] | None = None  # open under the old allocations; None: not looked at
     if "called_off" in work.facts:
         await _end_call_off(work)
     if work.operation.state in ("planned", "refusing_new", "cutting") and "cut_ms" not in work.facts:
         try:
             await _refuse_new(work)
+            await trail.begin(await sessions.environment_of(work))
             left = await _let_store(work)
         except Unavailable as down:
             await _call_off(work, down)
     await _cut(work)
-    await _see_stored(work, left)
-    await _fence(work)
+    await _see_stored(work, left, trail)
+    await _fence(work, trail)
     await _admit(work)
-    await _settle(work)
+    await _settle(work, trail)
 
 
 def _old(work: Work) -> list[str]:
@@ -134,7 +143,7 @@ async def _let_store(work: Work) -> list[str]:
 
 
 def _with_sdk(work: Work) -> list[str]:
-    return [id for id, entry in work.facts["baseline"].items() if entry["sdk"]]
+    return [id for id, entry in work.facts["baseline"].items() if entry["depth"] == Depth.SDK]
 
 
 async def still_open(evidence: SessionEvidence, old: str, known: Sequence[Before]) -> tuple[Before, ...]:
@@ -224,16 +233,40 @@ async def _cut(work: Work) -> None:
     await work.control.edges_reach(work.facts["cut_index"])
 
 
-async def _see_stored(work: Work, left: list[str] | None) -> None:
+async def _see_stored(work: Work, left: list[str] | None, trail: Trail) -> None:
     """Name what was not seen stored; what the store has acknowledged is safe in any case.
 
-    Where everything was seen before the cut, reconnects are not held up by a second look.
+    Where everything was seen before the cut, reconnects are not held up by a second look. A framework that stores by
+    itself does so when it has lost the socket: that is waited for, and the difference is a count.
     """
     if work.operation.state != "cutting":
         return
-    seen = left == [] and bool(_named(work.facts))
-    waiting, note = ([], ALL_STORED) if seen else await _try_waiting(work)
-    await work.stage("storing", note, not_seen_stored=waiting)
+    note = await _await_stored(work, trail) if trail.followed else ""
+    if len(trail.followed) < len(work.facts["baseline"]):
+        seen = left == [] and bool(_named(work.facts))
+        waiting, more = ([], ALL_STORED) if seen else await _try_waiting(work)
+        note = f"{note}; {more}" if note else more
+    else:
+        waiting = []
+    await work.stage("storing", note, not_seen_stored=waiting, stored_ms=now_ms(), **trail.facts())
+
+
+async def _await_stored(work: Work, trail: Trail) -> str:
+    """Wait until every session that was attached is seen stored, or the deadline; says how many were."""
+    attached, deadline_ms = trail.sockets_count(), work.facts["cut_ms"] + int(STORED_WAIT_S * 1000)
+    while True:
+        try:
+            await trail.begin(await sessions.environment_of(work))
+            await trail.find_stored()
+        except Unavailable:
+            if now_ms() >= deadline_ms:
+                return "the store stopped answering after the cut: what was stored is seen when it is back"
+        if trail.stored_count() >= attached or now_ms() >= deadline_ms:
+            break
+        await pause(POLL_S)
+    stored = trail.stored_count()
+    missing = f"; {attached - stored} were not seen stored" if stored < attached else ""
+    return f"{stored} of {attached} attached sessions were stored after the cut{missing}"
 
 
 async def _try_waiting(work: Work) -> tuple[list[str] | None, str]:
@@ -251,7 +284,7 @@ async def _try_waiting(work: Work) -> tuple[list[str] | None, str]:
     return waiting, ALL_STORED
 
 
-async def _fence(work: Work) -> None:
+async def _fence(work: Work, trail: Trail) -> None:
     """Nobody is admitted before the fence is proven; a store that is down is waited for."""
     if work.operation.state != "storing":
         return
@@ -264,9 +297,18 @@ async def _fence(work: Work) -> None:
 
     def fenced(tx: Tx) -> dict[str, Any]:
         sessions.stop_fenced(tx, _old(work))
-        return proof
+        return proof | trail.facts()
 
+    await _look_again(trail)  # what was stored up to the fence counts
+    trail.fenced()
     await work.commit("fenced", fenced, "the old allocations can write nothing any more; stopping them")
+
+
+async def _look_again(trail: Trail) -> None:
+    """The last look at what the old allocations stored: after the fence nothing is added."""
+    if trail.followed:
+        with suppress(Unavailable):
+            await trail.find_stored()
 
 
 async def _admit(work: Work) -> None:
@@ -275,24 +317,28 @@ async def _admit(work: Work) -> None:
     await work.control.edges_reach(work.facts["log_index"])
 
 
-async def _settle(work: Work) -> None:
+async def _settle(work: Work, trail: Trail) -> None:
     """Account per session until all are accounted for, or the time to come back is over."""
-    start, deadline = monotonic_s(), monotonic_s() + float(work.input["settle_s"])
+    settle_s = max(float(work.input["settle_s"]), STORED_SETTLE_WAIT_S if trail.followed else 0.0)
+    start, deadline = monotonic_s(), monotonic_s() + settle_s
     await pause(_named(work.facts) / ADMISSION_PER_S)  # nobody can be back sooner
     while True:
         looked_s = monotonic_s()
-        account = await sessions.account_now(work, Phase.CUT)
+        await sessions.follow(work, trail)
+        account = await sessions.account_now(work, Phase.CUT, trail)
         look_s = monotonic_s() - looked_s
         if account.is_settled or monotonic_s() >= deadline:
             break
         if monotonic_s() - start > NEARLY_SETTLED_S and not work.facts.get("nearly_settled"):
             await work.stage(
                 "admitting",
-                f"{account.counts[Outcome.UNKNOWN]} sessions have not come back yet",
+                sessions.not_yet(account, trail),
                 nearly_settled=True,
                 account=sessions.account_facts(account),
+                settles_ms=trail.settles_ms(),
+                **trail.facts(),
             )
         await pause(max(SETTLE_POLL_S, RESTS_PER_LOOK_COUNT * look_s))
-    final = await sessions.account_now(work, Phase.SETTLED)
+    final = await sessions.account_now(work, Phase.SETTLED, trail)
     state, note = sessions.closing(final, work)
-    await work.stage(state, note, account=sessions.account_facts(final, work))
+    await work.stage(state, note, account=sessions.account_facts(final, work), **trail.facts())

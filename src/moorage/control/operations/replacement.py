@@ -14,17 +14,19 @@ from moorage.control.operations.engine import Ended, Work
 from moorage.control.operations.handover import is_called_off, why_called_off
 from moorage.control.operations.promotion import HANDOVER_PATIENCE_S
 from moorage.control.operations.report import manifest_of
+from moorage.control.operations.trail import Trail
 from moorage.domain.allocation import Posture
 from moorage.domain.artifact import Depth
 from moorage.domain.errors import Problem, Unavailable
 from moorage.domain.ids import Prefix
-from moorage.domain.limits import DRAIN_DEADLINE_S, SETTLE_WAIT_S
+from moorage.domain.limits import DRAIN_DEADLINE_S, SETTLE_WAIT_S, STORED_SETTLE_WAIT_S
 from moorage.domain.operation import Kind, is_final
 from moorage.domain.promotion import Mode, choose_mode
+from moorage.domain.session import Account
 from moorage.sessions.account import Phase
 from moorage.store import allocations, apps, log, operations, routes
 from moorage.store.database import Tx
-from moorage.system.clock import monotonic_s, pause
+from moorage.system.clock import monotonic_s, now_ms, pause
 from moorage.system.rand import new_id
 
 FENCE_PATIENCE_S = 20.0
@@ -34,15 +36,20 @@ CRASH_SETTLE_S = 20.0  # clients of a crashed allocation come back by their own 
 
 async def run(work: Work) -> None:
     """From `requested` to `settled`: fence the dead, start the new, account for the sessions."""
+    async with Trail(work) as trail:
+        await _replace(work, trail)
+
+
+async def _replace(work: Work, trail: Trail) -> None:
     if "environment" not in work.facts:
         await work.commit("requested", lambda tx: _target(work, tx))
     if work.input["dead"]:
-        await _bury(work)
+        await _bury(work, trail)
     await _start(work)
     if work.input.get("restart"):
         await _move(work)
     else:
-        await _settle(work)
+        await _settle(work, trail)
 
 
 def _target(work: Work, tx: Tx) -> dict[str, Any]:
@@ -53,7 +60,7 @@ def _target(work: Work, tx: Tx) -> dict[str, Any]:
     return {"environment": environment.id, "deployment": owner.deployment, "epoch": owner.epoch}
 
 
-async def _bury(work: Work) -> None:
+async def _bury(work: Work, trail: Trail) -> None:
     """Baseline, then fence, of allocations whose process is gone (or only seems to be)."""
     dead = list(work.input["dead"])
     if work.operation.state == "requested":
@@ -63,9 +70,12 @@ async def _bury(work: Work) -> None:
         try:
             if "baseline" not in work.facts:
                 await work.stage("fencing", "", **await sessions.read_baseline(work, dead, work.input.get("sockets")))
-            await work.stage(
-                "fencing", "the dead allocation can write nothing any more", **await sessions.fence(work, dead)
-            )
+            proof = await sessions.fence(work, dead)
+            await trail.begin(await sessions.environment_of(work))
+            if trail.followed:
+                await trail.find_all()
+            note = "the dead allocation can write nothing any more"
+            await work.stage("fencing", note, **proof, **trail.facts())
         except Unavailable as down:
             if monotonic_s() >= deadline:
                 raise Ended("failed", down.problem) from down
@@ -104,7 +114,7 @@ async def _start(work: Work) -> None:
         await work.commit("starting", lambda tx: _withdraw(work, tx))
         raise ended
     if work.operation.state == "starting":
-        await work.stage("admitting", "ready")
+        await work.stage("admitting", "ready", admitted_ms=now_ms())
 
 
 def _process(work: Work, tx: Tx) -> dict[str, Any]:
@@ -125,19 +135,32 @@ def _give_back(work: Work, tx: Tx) -> dict[str, Any]:
     return _withdraw(work, tx)
 
 
-async def _settle(work: Work) -> None:
+async def _settle(work: Work, trail: Trail) -> None:
     """The account of a crash: sessions come back by themselves, each is shown by the store."""
     if "baseline" not in work.facts:
         await work.stage("settled", "no session was attached", account=sessions.empty_account())
         return
-    deadline = monotonic_s() + CRASH_SETTLE_S
-    account = await sessions.account_now(work, Phase.CUT)
+    deadline = monotonic_s() + (STORED_SETTLE_WAIT_S if trail.followed else CRASH_SETTLE_S)
+    account = await _look(work, trail)
     while not account.is_settled and monotonic_s() < deadline:
+        if "settles_ms" not in work.facts and trail.settles_ms():
+            await work.stage(
+                "admitting",
+                sessions.not_yet(account, trail),
+                account=sessions.account_facts(account, work),
+                settles_ms=trail.settles_ms(),
+                **trail.facts(),
+            )
         await pause(SETTLE_POLL_S)
-        account = await sessions.account_now(work, Phase.CUT)
-    final = await sessions.account_now(work, Phase.SETTLED)
+        account = await _look(work, trail)
+    final = await sessions.account_now(work, Phase.SETTLED, trail)
     state, note = sessions.closing(final, work)
-    await work.stage(state, note, account=sessions.account_facts(final, work))
+    await work.stage(state, note, account=sessions.account_facts(final, work), **trail.facts())
+
+
+async def _look(work: Work, trail: Trail) -> Account:
+    await sessions.follow(work, trail)
+    return await sessions.account_now(work, Phase.CUT, trail)
 
 
 async def _move(work: Work) -> None:

@@ -1,14 +1,15 @@
 """The sessions of old allocations during a move: baseline, evidence, fence and account. Used by every kind of move.
 
-How much can be known depends on the app: with the SDK sessions are known by name from the store; of a plain app the
-edge counts sockets, and a socket that is gone has ended.
+How much can be known depends on the app: with the SDK sessions are known by name from the store, and an app whose
+framework stores them is followed there (`trail`); of a plain app the edge counts sockets, and a socket that is gone has
+ended.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -16,8 +17,10 @@ from moorage.control.context import Control
 from moorage.control.operations.engine import Work
 from moorage.control.operations.evidence import production_of
 from moorage.control.operations.report import manifest_of
+from moorage.control.operations.trail import Trail
 from moorage.domain.allocation import Posture
 from moorage.domain.artifact import Depth
+from moorage.domain.errors import Unavailable
 from moorage.domain.operation import Kind
 from moorage.domain.session import Account, Before, Fate, Outcome, merge, open_account, summary
 from moorage.sessions.account import Phase
@@ -49,10 +52,11 @@ async def store_of(environment: Environment) -> AsyncIterator[StoreAdmin | None]
 
 
 async def require_store(work: Work) -> None:
-    """Return once the environment's store has answered. Raises StoreDown; nothing has been changed then."""
+    """Return once the environment's store has taken a write. Raises StoreDown, or StoreRefused for one that is full;
+    nothing has been changed then."""
     async with store_of(await environment_of(work)) as admin:
         if admin:
-            await admin.ping()
+            await admin.try_write()
 
 
 async def environment_of(work: Work) -> Environment:
@@ -69,19 +73,20 @@ async def read_baseline(
     `sockets` are counts from just before, for allocations whose process has ended and taken its sockets along.
     """
     environment = await environment_of(work)
-    numbers = await work.read(lambda tx: _numbers(tx, old))
+    known = await work.read(lambda tx: {id: _known(tx, id) for id in old})
     await work.wait(lambda _tx: bool(work.control.live.live_edges()), timeout_s=EDGE_WAIT_S)
     found: dict[str, Any] = {}
     async with store_of(environment) as admin:
         for id in old:
             evidence = SessionEvidence(admin) if admin else None
-            sdk = bool(evidence) and await evidence.is_sdk(id)  # type: ignore[union-attr]
-            named = await _named_at(work, evidence, id) if evidence and sdk else ()
+            depth = await _depth_at(evidence, id, known[id]["depth"])
+            named = await _named_at(work, evidence, id) if evidence and depth is Depth.SDK else ()
+            number = known[id]["number"]
             found[id] = {
-                "number": numbers[id],
-                "sdk": sdk,
+                **known[id],
+                "depth": depth,
                 "named": [[b.label, b.lease, b.revision] for b in named],
-                "sockets": sockets.get(id) if sockets is not None else work.control.live.attached(numbers[id]),
+                "sockets": sockets.get(id) if sockets is not None else work.control.live.attached(number),
             }
     return {"baseline": found, "baseline_ms": now_ms()}
 
@@ -94,9 +99,27 @@ async def _named_at(work: Work, evidence: SessionEvidence, id: str) -> tuple[Bef
     return await evidence.baseline_of_ended(id, found.ended_ms - ENDING_S * 1000)
 
 
-def _numbers(tx: Tx, ids: Sequence[str]) -> dict[str, int]:
-    found = {id: allocations.get(tx, id) for id in ids}
-    return {id: a.number for id, a in found.items() if a}
+async def _depth_at(evidence: SessionEvidence | None, id: str, declared: Depth) -> Depth:
+    """How much can be known of an allocation's sessions: what it is built with counts only when it shows at a store."""
+    if evidence is None:
+        return Depth.PLAIN
+    if declared is Depth.STORE_AWARE:
+        return declared
+    return Depth.SDK if await evidence.is_sdk(id) else Depth.PLAIN
+
+
+def _known(tx: Tx, id: str) -> dict[str, Any]:
+    """What the control database knows of an allocation whose sessions move."""
+    found = allocations.get(tx, id)
+    assert found is not None, f"allocation {id} is moved and does not exist"
+    deployment = apps.deployment(tx, found.deployment)
+    probe = deployment.facts.get("probe", {}) if deployment else {}
+    return {
+        "number": found.number,
+        "depth": manifest_of(tx, found.artifact).depth,
+        "ended_ms": found.ended_ms,
+        "window_ms": probe.get("window_ms"),
+    }
 
 
 def named_sessions(entry: dict[str, Any]) -> tuple[Before, ...]:
@@ -129,8 +152,12 @@ def stop_fenced(tx: Tx, ids: Sequence[str]) -> None:
         allocations.set_want(tx, id, "stop", reason="its sessions were handed over or have ended")
 
 
-async def account_now(work: Work, phase: Phase) -> Account:
-    """What became of every session of the baseline, from the store and the edges as they are now."""
+async def account_now(work: Work, phase: Phase, trail: Trail | None = None) -> Account:
+    """What became of every session of the baseline, from the store and the edges as they are now.
+
+    Sessions that only their store knows are accounted for by the `trail` once they were cut; before, and without one,
+    they are counted by their sockets.
+    """
     baseline: dict[str, Any] = work.facts["baseline"]
     environment = await environment_of(work)
     others = await work.read(
@@ -139,17 +166,36 @@ async def account_now(work: Work, phase: Phase) -> Account:
     parts = []
     async with store_of(environment) as admin:
         for id, entry in baseline.items():
-            if entry["sdk"] and admin:
+            if entry["depth"] == Depth.SDK and admin:
                 evidence = SessionEvidence(admin)
                 parts.append(
                     await evidence.account(
                         id, named_sessions(entry), phase, successors=others, attached_sockets=entry["sockets"]
                     )
                 )
+            elif trail is not None and id in trail.followed:
+                parts.append(trail.account(id, phase))
             else:
                 now = work.control.live.attached(entry["number"])
                 parts.append(plain_account(entry["sockets"], now, phase, work.operation.kind))
     return merge(parts)
+
+
+async def follow(work: Work, trail: Trail) -> None:
+    """Look who has come back; a store that does not answer is asked again at the next look."""
+    if trail.followed:
+        with suppress(Unavailable):
+            await trail.begin(await environment_of(work))
+            await trail.find_returns()
+
+
+def not_yet(account: Account, trail: Trail) -> str:
+    """What is still open, in words, and when it will be known."""
+    unknown, settles = account.counts[Outcome.UNKNOWN], trail.settles_ms()
+    if settles is None:
+        return f"{unknown} sessions have not come back yet"
+    left_s = max(settles - now_ms(), 0) // 1000 + 1
+    return f"{unknown} sessions are not known yet; the store shows within {left_s} s who was resumed"
 
 
 _PLAIN_END = {
@@ -187,7 +233,7 @@ def account_facts(account: Account, work: Work | None = None) -> dict[str, Any]:
 def uncounted(work: Work) -> list[int]:
     """Old allocations (by number) whose sockets no live edge could count when the account was opened."""
     entries = work.facts.get("baseline", {}).values()
-    return [entry["number"] for entry in entries if not entry["sdk"] and entry["sockets"] is None]
+    return [entry["number"] for entry in entries if entry["depth"] != Depth.SDK and entry["sockets"] is None]
 
 
 def closing(account: Account, work: Work) -> tuple[str, str]:
@@ -209,7 +255,8 @@ def describe(counts: Mapping[Outcome, int]) -> str:
 def _row(fate: Fate) -> dict[str, Any]:
     seen = fate.evidence
     held = {"holder": seen.holder, "lease": seen.lease, "revision": seen.revision} if seen else {}
-    return {"label": fate.label, "outcome": fate.outcome, "reason": fate.reason, **held}
+    age = {} if fate.age_ms is None else {"age_ms": fate.age_ms}
+    return {"label": fate.label, "outcome": fate.outcome, "reason": fate.reason, **held, **age}
 
 
 def empty_account() -> dict[str, Any]:
@@ -274,4 +321,7 @@ def _accounts(tx: Tx, app: str) -> tuple[dict[str, Any], ...]:
 
 def _kinds(facts: dict[str, Any]) -> dict[str, int]:
     """How the sessions of a baseline are known."""
-    return Counter("by name" if entry["sdk"] else "by socket" for entry in facts["baseline"].values())
+    return Counter(_COUNTED[entry["depth"]] for entry in facts["baseline"].values())
+
+
+_COUNTED = {Depth.SDK: "by name", Depth.STORE_AWARE: "by stored record", Depth.PLAIN: "by socket"}

@@ -1,0 +1,190 @@
+"""What became of sessions that only their store knows: pure, from what was written, touched and read there.
+
+For frameworks whose app cannot report. *Stored* are the records that the old allocation's user wrote. *Resumed* is a
+session whose record somebody has written or touched since the old user was fenced: only an allocation that goes on
+with it does that, and the framework does it within its tick. *Fresh* is a session whose record was read (its client
+came back) and then left alone for longer than that tick: a failed resume reads the record once, exactly like a
+successful one, so reading alone says nothing. Until then it is unknown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+
+from moorage.domain.session import Account, Fate, Outcome
+from moorage.sessions.account import Phase
+
+RESUME_SHOWN_WITHIN_MS = 35_000  # the framework's tick of 30 s, and a margin for a busy machine
+EXPIRY_MOVED_MS = 500  # an expiry that was set anew differs by more than two clocks' rounding
+
+
+class Did(StrEnum):
+    """What somebody did with a session's record."""
+
+    READ = "read"
+    WROTE = "wrote"
+    TOUCHED = "touched"
+    REMOVED = "removed"
+
+
+@dataclass(frozen=True, slots=True)
+class Deed:
+    """One command at the store: who (a store user, "" when its connection was gone before it could be told), what,
+    whose record (a label), when (Unix ms by the store's clock)."""
+
+    user: str
+    did: Did
+    label: str
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A stored record: when it was written by its own header (0: unreadable) and when the store drops it (Unix ms)."""
+
+    written_ms: int
+    expires_ms: int
+    seen_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """What the store has shown of one old allocation's sessions, by label; grows only.
+
+    `stored`: the records to go on from. `returned`: first reading by somebody else. `resumed`: first writing or
+    touching by somebody else. `watched`: nobody has looked away since the clients were let in, so that a reading
+    cannot have been missed.
+    """
+
+    stored: Mapping[str, Stored] = field(default_factory=dict)
+    returned: Mapping[str, int] = field(default_factory=dict)
+    resumed: Mapping[str, int] = field(default_factory=dict)
+    watched: bool = True
+
+
+def see_stored(trace: Trace, deeds: Iterable[Deed], records: Mapping[str, Stored], *, old: str) -> Trace:
+    """The trace with the records that `old` has written among these deeds, as they lie in the store now."""
+    found = dict(trace.stored)
+    for deed in deeds:
+        if deed.user == old and deed.did is Did.WROTE and deed.label in records:
+            found[deed.label] = replace(records[deed.label], seen_ms=deed.at_ms)
+    return replace(trace, stored=found)
+
+
+def see_written(trace: Trace, records: Mapping[str, Stored], *, since_ms: int) -> Trace:
+    """The trace with every record written since, whoever did it: for a look that began too late to see who."""
+    found = {
+        label: replace(stored, seen_ms=stored.written_ms)
+        for label, stored in records.items()
+        if stored.written_ms >= since_ms
+    }
+    return replace(trace, stored={**found, **trace.stored})
+
+
+def see_returns(trace: Trace, deeds: Iterable[Deed], *, old: Collection[str]) -> Trace:
+    """The trace with what others than the old allocations did. A deed of an unknown user shows a return and nothing
+    more: it may be anybody's."""
+    returned, resumed = dict(trace.returned), dict(trace.resumed)
+    for deed in deeds:
+        if deed.user in old or deed.did is Did.REMOVED:
+            continue
+        if deed.did is Did.READ or not deed.user:
+            returned.setdefault(deed.label, deed.at_ms)
+        elif deed.label in trace.stored:
+            resumed.setdefault(deed.label, deed.at_ms)
+    return replace(trace, returned=returned, resumed=resumed)
+
+
+def see_records(trace: Trace, records: Mapping[str, Stored], *, now_ms: int) -> Trace:
+    """The trace with what the records themselves show: who is fenced cannot have written or touched one since."""
+    resumed = dict(trace.resumed)
+    for label, before in trace.stored.items():
+        after = records.get(label)
+        if after is not None and _is_newer(before, after):
+            resumed.setdefault(label, now_ms)
+    return replace(trace, resumed=resumed)
+
+
+def _is_newer(before: Stored, after: Stored) -> bool:
+    return after.written_ms > before.written_ms or after.expires_ms > before.expires_ms + EXPIRY_MOVED_MS
+
+
+def settles_ms(trace: Trace) -> int | None:
+    """When the last session that has come back is resumed or fresh for certain; None: all that came back are."""
+    waiting = [at for label, at in trace.returned.items() if label in trace.stored and label not in trace.resumed]
+    return max(waiting) + RESUME_SHOWN_WITHIN_MS if waiting else None
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """What an account needs to know of the move itself: how many sockets were attached (None: not counted), whether
+    records of sessions that had left before are among the stored ones (after a crash nobody can tell them apart), and
+    why a session that came back would start fresh."""
+
+    sockets: int | None
+    mixed: bool = False
+    fresh_reason: str = "not-resumed"
+    ended_ms: int | None = None
+    window_ms: int | None = None
+
+
+def account_of_stored(trace: Trace, moved: Moved, phase: Phase, *, now_ms: int) -> Account:
+    """What became of each session of an old allocation that was cut, or has died.
+
+    Sessions are named by their records. Sockets beyond the records were never seen stored: a count, not names.
+    """
+    named, absent = [], []
+    for label in trace.stored:
+        fate = _fate(label, trace, moved, now_ms)
+        if fate is None:
+            absent.append(label)
+        else:
+            named.append(fate)
+    beyond = max((moved.sockets or 0) - len(trace.stored), 0)
+    asked = sorted(trace.returned.keys() - trace.stored.keys())[:beyond]
+    named += [Fate(label, Outcome.FRESH, "not-stored") for label in asked]
+    unnamed = {_unseen(phase): beyond - len(asked)}
+    if moved.mixed:
+        count = min(len(absent), max((moved.sockets or 0) - len(named) - beyond + len(asked), 0))
+        outcome, reason = _away(trace, phase)
+        unnamed[outcome, reason] = unnamed.get((outcome, reason), 0) + count
+    else:
+        named += [Fate(label, *_away(trace, phase)) for label in absent]
+    return Account(tuple(named), {key: number for key, number in unnamed.items() if number})
+
+
+def _fate(label: str, trace: Trace, moved: Moved, now_ms: int) -> Fate | None:
+    """The fate of a session whose client has come back; None while it has not."""
+    if label in trace.resumed:
+        return Fate(label, Outcome.RESUMED, age_ms=age_ms(trace.stored[label], moved))
+    if label not in trace.returned:
+        return None
+    if now_ms - trace.returned[label] >= RESUME_SHOWN_WITHIN_MS:
+        return Fate(label, Outcome.FRESH, moved.fresh_reason)
+    return Fate(label, Outcome.UNKNOWN, "not-shown-yet")
+
+
+def _away(trace: Trace, phase: Phase) -> tuple[Outcome, str]:
+    if phase is not Phase.SETTLED:
+        return Outcome.UNKNOWN, "not-returned-yet"
+    return (Outcome.LOST, "not-returned") if trace.watched else (Outcome.UNKNOWN, "not-watched")
+
+
+def _unseen(phase: Phase) -> tuple[Outcome, str]:
+    return (Outcome.LOST, "not-stored") if phase is Phase.SETTLED else (Outcome.UNKNOWN, "not-seen-stored")
+
+
+def age_ms(stored: Stored, moved: Moved) -> int | None:
+    """How old the stored state was when its allocation died: what was changed in that time is lost.
+
+    A record that was only touched was unchanged then: with the resume window known, its expiry tells when that was.
+    None when no allocation died, or nothing can be told.
+    """
+    if moved.ended_ms is None:
+        return None
+    known = stored.written_ms
+    if moved.window_ms is not None and stored.expires_ms:
+        known = max(known, stored.expires_ms - moved.window_ms)
+    return max(moved.ended_ms - known, 0) if known else None
