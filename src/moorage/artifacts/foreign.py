@@ -62,6 +62,20 @@ def misfit(manifest: Manifest, machine: Machine) -> Problem | None:
     return None
 
 
+def other_app(found: str, wanted: str) -> Problem | None:
+    """The problem of an archive of another app than the one it is imported as."""
+    if found == wanted:
+        return None
+    return Problem(
+        "artifact-other-app",
+        "The artifact is of another app",
+        f"It is of `{found}`, not of `{wanted}`; the name is part of its digest.",
+        f"Import it as `{found}`, or build the source again under the name `{wanted}`.",
+        422,
+        {"app": found},
+    )
+
+
 def check_manifest(manifest: Manifest) -> None:
     """Raise Refused unless a build here could have written this manifest: `name-invalid`, `name-contains-topology`,
     `archive-invalid`, `archive-path-invalid`, `archive-too-large`."""

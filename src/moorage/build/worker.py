@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from moorage.artifacts.archive import unpack_archive
+from moorage.artifacts.foreign import misfit, other_app, this_machine
 from moorage.artifacts.manifest import manifest_to_json
 from moorage.artifacts.store import ArtifactStore
 from moorage.build.assemble import Assembly, Order, Workshop, in_thread
@@ -106,9 +108,10 @@ class Worker:
         return True
 
     async def _build(self, job: BuildJob, work: Path, lease: Lease) -> None:
-        """Build and report how it ended."""
+        """Build, or take over what was built elsewhere, and report how it ended."""
+        make = self._take_over if job.kind == "artifact" else self._assemble
         try:
-            manifest = await self._assemble(job, work, lease)
+            manifest = await make(job, work, lease)
             digest = await in_thread(self._artifacts.put, work / "tree", manifest)
         except (Refused, Unavailable) as ended:
             await lease.conclude(_ending(job, ended))
@@ -118,21 +121,41 @@ class Worker:
             await lease.conclude(_built(job, manifest, digest))
 
     async def _assemble(self, job: BuildJob, work: Path, lease: Lease) -> Manifest:
-        await lease.tell("fetching", "fetching the source")
-        await in_thread(work.mkdir, parents=True)
-        archive = work / "source.tar.gz"
-        await self._control.fetch_source(job.source, archive)
-        if await in_thread(sha256_of, archive) != job.source:
-            hint = "Deploy again: the upload or the download was damaged."
-            raise Failed(
-                Problem("source-digest-mismatch", "The source is not what was uploaded", job.source, hint, 422)
-            )
+        archive = await self._fetch(job, work, lease)
         unpacked = await in_thread(unpack, archive, work / "source")
         archive.unlink()
         facts = {**job.source_facts, "tree_digest": unpacked.tree_digest, "files": unpacked.files}
         await lease.tell("building", f"{unpacked.files} files unpacked")
         order = Order(job.app, {**facts, "archive": job.source}, job.environ)
         return await Assembly(work, order, self._shop).run(lease.tell)
+
+    async def _take_over(self, job: BuildJob, work: Path, lease: Lease) -> Manifest:
+        """An imported artifact: nothing is built, every file is verified.
+
+        Raises Refused (`archive-*`, `artifact-other-app`, `artifact-other-platform`) and OSError.
+        """
+        archive = await self._fetch(job, work, lease)
+        await lease.tell("validating", "verifying every file of the archive")
+        head = await in_thread(unpack_archive, archive, work / "tree")
+        archive.unlink()
+        problem = other_app(head.manifest.app, job.app) or misfit(head.manifest, this_machine())
+        if problem is not None:
+            raise Refused(problem)
+        await lease.tell("validating", f"{len(head.manifest.files)} files verified")
+        return head.manifest
+
+    async def _fetch(self, job: BuildJob, work: Path, lease: Lease) -> Path:
+        """What was uploaded, in the work folder. Raises Failed when it is not what its digest names."""
+        await lease.tell("fetching", f"fetching the {job.kind}")
+        await in_thread(work.mkdir, parents=True)
+        archive = work / "upload"
+        await self._control.fetch_source(job.source, archive)
+        if await in_thread(sha256_of, archive) != job.source:
+            hint = "Deploy again: the upload or the download was damaged."
+            raise Failed(
+                Problem("source-digest-mismatch", f"The {job.kind} is not what was uploaded", job.source, hint, 422)
+            )
+        return archive
 
 
 class Lease:
@@ -241,6 +264,8 @@ def _built(job: BuildJob, manifest: Manifest, digest: str) -> BuildReport:
     """The report of an artifact. Its list of files stays in the artifact store: it may be larger than a message, and
     the runner compares every file with it before each start."""
     document = json.loads(manifest_to_json(manifest))["manifest"]
+    if job.kind == "artifact":  # the store keeps the artifact as it came; where it came from is told of it here
+        document["source"]["imported"] = job.source_facts.get("imported")
     size = sum(entry.size for entry in manifest.files)
     return BuildReport(
         token=job.token,

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 from moorage.client.http import Http
@@ -87,13 +86,13 @@ class BuildClient:
         return BuildReply.model_validate_json(answer.content)
 
     async def fetch_source(self, source: str, target: Path) -> None:
-        """Write the uploaded source archive (gzip-compressed tar) with this digest to `target`."""
-        answer = await self._http.send("GET", f"/v1/sources/{source}", timeout_s=120.0)
-        await asyncio.to_thread(target.write_bytes, answer.content)
+        """Write what was uploaded with this digest (the archive of a source or of an artifact) to `target`."""
+        await self._http.download(f"/v1/sources/{source}", target, timeout_s=120.0)
 
 
-async def chunks_of(path: Path) -> AsyncIterator[bytes]:
-    """The file's content in pieces, for an upload."""
+async def chunks_of(path: Path, seen: Callable[[int], object] = lambda _bytes: None) -> AsyncIterator[bytes]:
+    """The file's content in pieces, for an upload; `seen` is told how many more bytes are on their way."""
     with path.open("rb") as handle:
         while chunk := handle.read(_CHUNK_BYTES):
             yield chunk
+            seen(len(chunk))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,9 +26,11 @@ from moorage.wire.api import (
     SessionsView,
     StatusView,
 )
+from moorage.wire.artifact import ArtifactDetail, ArtifactView, ImportRequest, MachineView
 from moorage.wire.message import Message
 
 M = TypeVar("M", bound=Message)
+Seen = Callable[[int], object]  # told how many more bytes went through
 UPLOAD_TIMEOUT_S = 600.0
 
 
@@ -102,6 +105,32 @@ class Api:
     async def deploy(self, app: str, request: DeployRequest, *, key: str) -> OperationRef:
         """Start a deploy of an uploaded source."""
         return await self._change("POST", f"/v1/apps/{app}/deployments", request, key, OperationRef)
+
+    async def machine(self) -> MachineView:
+        """What artifacts with native code must have been built for."""
+        return await self._get("/v1/machine", MachineView)
+
+    async def artifacts(self, app: str | None = None) -> tuple[ArtifactView, ...]:
+        """The artifacts that deployments name, newest first."""
+        return await self._list("/v1/artifacts", ArtifactView, **({"app": app} if app else {}))
+
+    async def artifact(self, digest: str) -> ArtifactDetail:
+        """All that is known of an artifact."""
+        return await self._get(f"/v1/artifacts/{digest}", ArtifactDetail)
+
+    async def download_artifact(self, digest: str, target: Path, *, seen: Seen) -> None:
+        """Write the archive of an artifact to `target`."""
+        path = f"/v1/artifacts/{digest}/archive"
+        await self._http.download(path, target, seen=seen, timeout_s=UPLOAD_TIMEOUT_S)
+
+    async def upload_artifact(self, archive: Path, sha256: str, *, seen: Seen) -> None:
+        """Upload the archive of an artifact; the same digest twice is one upload."""
+        path, content = f"/v1/sources/{sha256}?kind=artifact", chunks_of(archive, seen)
+        await self._http.send("PUT", path, content=content, timeout_s=UPLOAD_TIMEOUT_S)
+
+    async def import_artifact(self, app: str, request: ImportRequest, *, key: str) -> OperationRef:
+        """Start a deploy of an uploaded archive."""
+        return await self._change("POST", f"/v1/apps/{app}/imports", request, key, OperationRef)
 
     async def promote(self, app: str, request: PromoteRequest, *, key: str) -> OperationRef:
         """Start a promotion."""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import httpx
 
-from moorage.domain.errors import Problem, Refused, Unavailable
+from moorage.domain.errors import MoorageError, Problem, Refused, Unavailable
 
 CONNECT_TIMEOUT_S = 5.0
 REPLY_TIMEOUT_S = 30.0
+_CHUNK_BYTES = 1 << 20
 
 
 class Http:
@@ -54,8 +56,32 @@ class Http:
             raise Unavailable(unreachable(self.base, lost)) from lost
         if answer.is_success:
             return answer
-        problem = problem_of(answer)
-        raise (Unavailable if answer.status_code >= 500 else Refused)(problem)
+        raise _failure(answer)
+
+    async def download(
+        self, path: str, target: Path, *, seen: Callable[[int], object] = lambda _bytes: None, timeout_s: float
+    ) -> None:
+        """Write the body of a GET to `target`, piece by piece; `seen` is told how many more bytes are there.
+
+        Raises as `send`, also when the body breaks off (what came is left behind), and OSError for the file.
+        `timeout_s` is how long the answer may be silent.
+        """
+        try:
+            async with self._client.stream("GET", path, timeout=httpx.Timeout(timeout_s)) as answer:
+                if not answer.is_success:
+                    await answer.aread()
+                    raise _failure(answer)
+                with target.open("wb") as out:
+                    async for chunk in answer.aiter_bytes(_CHUNK_BYTES):
+                        out.write(chunk)
+                        seen(len(chunk))
+        except httpx.TransportError as lost:
+            raise Unavailable(unreachable(self.base, lost)) from lost
+
+
+def _failure(answer: httpx.Response) -> MoorageError:
+    """The error of an answer that is no success."""
+    return (Unavailable if answer.status_code >= 500 else Refused)(problem_of(answer))
 
 
 def unreachable(base: str, lost: Exception) -> Problem:

@@ -17,6 +17,8 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 from starlette.responses import FileResponse
 
+from moorage.artifacts.archive import ARCHIVE_MAX_BYTES
+from moorage.artifacts.foreign import too_large
 from moorage.control.context import Control
 from moorage.domain.artifact import Manifest, is_digest
 from moorage.domain.errors import Problem, Refused
@@ -26,13 +28,16 @@ from moorage.store import apps, operations
 from moorage.store.database import Tx
 from moorage.store.operations import LeaseLost, Operation
 from moorage.system.clock import monotonic_s
+from moorage.wire.artifact import UploadKind
 from moorage.wire.build import BuildJob, BuildReply, BuildReport
 from moorage.wire.problem import problem_document
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _STATES = {"fetching": "fetching", "building": "building", "validating": "validating", "built": "validating"}
 _ORDER = ("queued", "fetching", "building", "validating")
+_ORDER_OF_IMPORT = ("queued", "fetching", "validating")
 _MANIFEST = TypeAdapter(Manifest)
+SOURCE: UploadKind = "source"
 
 
 class Builds:
@@ -86,7 +91,8 @@ class Builds:
             deployment_number=leased.input["deployment"],
             source=leased.input["source"],
             source_facts=leased.input["facts"],
-            environ=self._build_secrets(tx, leased.app),
+            kind=leased.input.get("kind", SOURCE),
+            environ={} if is_import(leased) else self._build_secrets(tx, leased.app),
         )
 
     def _build_secrets(self, tx: Tx, app: str) -> dict[str, str]:
@@ -114,10 +120,11 @@ class Builds:
             raise Refused(Problem("source-unknown", "This source was never uploaded", sha256, status=404))
         return FileResponse(path, media_type="application/gzip")
 
-    async def upload(self, sha256: str, chunks: AsyncIterator[bytes]) -> None:
-        """Keep an uploaded archive under its digest.
+    async def upload(self, sha256: str, chunks: AsyncIterator[bytes], kind: UploadKind = SOURCE) -> None:
+        """Keep an uploaded archive under its digest; an artifact may be larger than a source.
 
-        Raises Refused: `source-digest-mismatch` (422), `source-too-large` (413), `disk-full` (507).
+        Raises Refused: `source-digest-mismatch` (422), `source-too-large` (413), `archive-too-large` (422), `disk-full`
+        (507).
         """
         path = self._path(sha256)
         partial = path.with_name(f"{path.name}.{os.urandom(6).hex()}.part")
@@ -126,8 +133,7 @@ class Builds:
             with partial.open("wb") as handle:
                 async for chunk in chunks:
                     size += len(chunk)
-                    if size > SOURCE_TOTAL_MAX_BYTES:
-                        raise Refused(_too_large(size))
+                    _check_size(size, kind)
                     digest.update(chunk)
                     handle.write(chunk)
                 handle.flush()
@@ -145,7 +151,7 @@ class Builds:
             partial.replace(path)
         except OSError as failed:
             raise Refused(
-                Problem("disk-full", "The source could not be kept", str(failed), "Free some disk space.", status=507)
+                Problem("disk-full", "The upload could not be kept", str(failed), "Free some disk space.", status=507)
             ) from failed
         finally:
             partial.unlink(missing_ok=True)
@@ -174,7 +180,7 @@ def _record(tx: Tx, id: str, report: BuildReport) -> BuildReply:
     if report.stage in ("blocked", "failed"):
         problem = Problem(
             report.code or "build-failed",
-            f"The build is {report.stage}",
+            f"The {'import' if is_import(operation) else 'build'} is {report.stage}",
             report.detail,
             report.hint,
             facts={"log_tail": list(report.log_tail)},
@@ -197,8 +203,9 @@ def _record(tx: Tx, id: str, report: BuildReport) -> BuildReply:
 def _advance(tx: Tx, operation: Operation, wanted: str, token: int) -> str:
     """Pass every stage up to the wanted one; the state then. The machine never goes back: a worker that begins anew
     after an earlier one died stays where that one had come to."""
-    reached = max(operation.state, wanted, key=_ORDER.index)
-    for passed in _ORDER[_ORDER.index(operation.state) + 1 : _ORDER.index(reached)]:
+    order = _ORDER_OF_IMPORT if is_import(operation) else _ORDER
+    reached = max(operation.state, wanted if wanted in order else operation.state, key=order.index)
+    for passed in order[order.index(operation.state) + 1 : order.index(reached)]:
         operations.record(tx, operation.id, passed, token=token)
     return reached
 
@@ -231,6 +238,18 @@ def _news(tx: Tx, id: str, report: BuildReport) -> str:
 def _finish(tx: Tx, operation: Operation, report: BuildReport, state: str, problem: Problem) -> None:
     operations.record(tx, operation.id, state, token=report.token, note=str(problem), problem=problem_document(problem))
     apps.set_deployment_state(tx, operation.input["deployment_id"], state)
+
+
+def is_import(operation: Operation) -> bool:
+    """Whether a deploy is of an artifact that was built elsewhere."""
+    return bool(operation.input.get("kind", SOURCE) != SOURCE)
+
+
+def _check_size(size: int, kind: UploadKind) -> None:
+    if kind == SOURCE and size > SOURCE_TOTAL_MAX_BYTES:
+        raise Refused(_too_large(size))
+    if size > ARCHIVE_MAX_BYTES:
+        raise too_large(f"{size} bytes so far; {ARCHIVE_MAX_BYTES} are allowed")
 
 
 def _too_large(size: int) -> Problem:

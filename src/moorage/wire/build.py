@@ -8,7 +8,10 @@ from moorage.wire.message import Message
 
 
 class BuildJob(Message):
-    """A build to do: the uploaded source by digest, under a lease whose `token` every report repeats."""
+    """A build to do: the uploaded source by digest, under a lease whose `token` every report repeats.
+
+    `kind` artifact: what was uploaded is the archive of an artifact, to be verified and stored as it is.
+    """
 
     operation: str
     token: int
@@ -17,6 +20,7 @@ class BuildJob(Message):
     deployment_number: int
     source: str
     source_facts: dict[str, Any]
+    kind: Literal["source", "artifact"] = "source"
     environ: dict[str, str] = {}
 
 

@@ -8,6 +8,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from moorage.control.api import auth
 from moorage.control.api.agents import agents
+from moorage.control.api.artifacts import artifacts
 from moorage.control.api.changes import changes
 from moorage.control.api.description import document
 from moorage.control.api.problems import answer, install
@@ -16,6 +17,7 @@ from moorage.control.builds import Builds
 from moorage.control.context import Control
 from moorage.domain.errors import Problem, Refused
 from moorage.domain.limits import API_BODY_MAX_BYTES
+from moorage.wire.artifact import UploadKind
 
 UPLOADS = "/v1/sources/"
 
@@ -27,6 +29,7 @@ def create_app(control: Control, builds: Builds) -> ASGIApp:
     app.openapi = lambda: document(app)  # type: ignore[method-assign]
     app.include_router(changes(control))
     app.include_router(reads(control))
+    app.include_router(artifacts(control))
     app.include_router(agents(control, builds))
 
     @app.get("/healthz", tags=["health"])
@@ -40,9 +43,9 @@ def create_app(control: Control, builds: Builds) -> ASGIApp:
         return JSONResponse({"ready": known.get(what, False)}, status_code=200 if known.get(what) else 503)
 
     @app.put(UPLOADS + "{sha256}", tags=["changes"], status_code=204)
-    async def upload(sha256: str, request: Request) -> Response:
+    async def upload(sha256: str, request: Request, kind: UploadKind = "source") -> Response:
         auth.require_admin(request, control.settings.admin_token)
-        await builds.upload(sha256, request.stream())
+        await builds.upload(sha256, request.stream(), kind)
         return Response(status_code=204)
 
     return BodyLimit(app)

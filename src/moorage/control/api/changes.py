@@ -8,6 +8,7 @@ from fastapi import APIRouter, Request, Response
 
 from moorage.control.api import auth
 from moorage.control.api.idempotency import HEADER, change
+from moorage.control.artifacts import facts_of_import
 from moorage.control.builds import cancel_unbuilt
 from moorage.control.context import Control
 from moorage.domain.appkeys import DRAIN_DEADLINE_MAX_S
@@ -21,6 +22,7 @@ from moorage.store import apps, log, operations
 from moorage.store.database import Tx
 from moorage.system.rand import new_id
 from moorage.wire.api import DeployRequest, OperationRef, PromoteRequest, RestartRequest, SecretRequest, SecretView
+from moorage.wire.artifact import ImportRequest, UploadKind
 
 _KEY_PARAMETER = {
     "parameters": [{"name": HEADER, "in": "header", "required": True, "schema": {"type": "string", "maxLength": 128}}]
@@ -56,22 +58,24 @@ def _deploys(router: APIRouter, control: Control) -> None:
                     status=404,
                 )
             )
-        return await change(control, request, actor, lambda tx: _start_deploy(tx, app, body))
+        facts = {**body.facts, "archive": body.source}
+        return await change(control, request, actor, lambda tx: _start_deploy(tx, app, "source", body.source, facts))
+
+    @router.post("/apps/{app}/imports", response_model=OperationRef, status_code=202, openapi_extra=_KEY_PARAMETER)
+    async def import_artifact(app: str, body: ImportRequest, request: Request) -> Response:
+        actor = _admin(control, request)
+        facts = await facts_of_import(control, app, body)
+        return await change(control, request, actor, lambda tx: _start_deploy(tx, app, "artifact", body.archive, facts))
 
 
-def _start_deploy(tx: Tx, app: str, body: DeployRequest) -> OperationRef:
+def _start_deploy(tx: Tx, app: str, kind: UploadKind, uploaded: str, facts: dict[str, Any]) -> OperationRef:
     apps.create_app(tx, app, new_id(Prefix.APP))
     operation_id, deployment_id = new_id(Prefix.OPERATION), new_id(Prefix.DEPLOYMENT)
-    facts = {**body.facts, "archive": body.source}
     deployment = apps.create_deployment(tx, id=deployment_id, app=app, source=facts, operation=operation_id)
-    operations.create(
-        tx,
-        id=operation_id,
-        kind=Kind.DEPLOY,
-        app=app,
-        input={"deployment": deployment.number, "deployment_id": deployment.id, "source": body.source, "facts": facts},
-    )
-    log.audit(tx, "deploy", app, "started", deployment=deployment.number, operation=operation_id)
+    given = {"deployment": deployment.number, "deployment_id": deployment.id, "source": uploaded, "facts": facts}
+    operations.create(tx, id=operation_id, kind=Kind.DEPLOY, app=app, input={**given, "kind": kind})
+    what = "deploy" if kind == "source" else "import"
+    log.audit(tx, what, app, "started", deployment=deployment.number, operation=operation_id)
     return OperationRef(operation=operation_id, app=app, deployment=deployment.number)
 
 
