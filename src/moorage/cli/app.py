@@ -13,6 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from moorage.cli.call import ApiFlag, Exit, Flags, HomeFlag, JsonFlag, as_command
+from moorage.cli.verbs.artifact import export_artifact, import_artifact, list_artifacts, show_artifact
 from moorage.cli.verbs.deploy import deploy
 from moorage.cli.verbs.doctor import Check, doctor_verb
 from moorage.cli.verbs.explain import explain, open_app
@@ -51,6 +52,16 @@ _SECRET_VERBS: tuple[tuple[str, Callable[..., Awaitable[Exit | None]]], ...] = (
     ("set", set_secret),
     ("list", list_secrets),
     ("unset", unset_secret),
+)
+_ARTIFACT_VERBS: tuple[tuple[str, Callable[..., Awaitable[Exit | None]]], ...] = (
+    ("export", export_artifact),
+    ("import", import_artifact),
+    ("list", list_artifacts),
+    ("show", show_artifact),
+)
+_GROUPS = (
+    ("artifact", _ARTIFACT_VERBS, "Carry artifacts to another Moorage, and look at them."),
+    ("secret", _SECRET_VERBS, "Set, list and unset an app's secrets."),
 )
 
 
@@ -105,10 +116,11 @@ def build_app(*, doctor_checks: Sequence[Check] = ()) -> typer.Typer:
     app.callback()(_before)
     for name, verb, panel in _VERBS:
         app.command(name, rich_help_panel=panel)(as_command(verb))
-    secret = typer.Typer(help="Set, list and unset an app's secrets.", rich_markup_mode=None)
-    for name, verb in _SECRET_VERBS:
-        secret.command(name)(as_command(verb))
-    app.add_typer(secret, name="secret", rich_help_panel=CHANGE)
+    for group, verbs, help in _GROUPS:
+        inner = typer.Typer(help=help, rich_markup_mode=None)
+        for name, verb in verbs:
+            inner.command(name)(as_command(verb))
+        app.add_typer(inner, name=group, rich_help_panel=CHANGE)
     app.command("doctor", rich_help_panel=PLATFORM)(as_command(doctor_verb(doctor_checks)))
     return app
 

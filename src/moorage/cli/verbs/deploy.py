@@ -54,10 +54,10 @@ async def deploy(
     started = await call.change(lambda: call.api.deploy(appfile.name, request, key=key))
     if no_wait:
         call.screen.document(started)
-        call.screen.say(f"Started deployment {started.deployment}: ", _watch(started.operation))
+        call.screen.say(f"Started deployment {started.deployment}: ", watch_command(started.operation))
         return None
     call.screen.say(f"Deployment {started.deployment} of {appfile.name}")
-    code = await _follow(call, started.operation, appfile.name, started.deployment, last=not promote)
+    code = await follow_to_preview(call, started.operation, appfile.name, started.deployment, last=not promote)
     if code or not promote or started.deployment is None:
         return code
     call.screen.say()
@@ -105,7 +105,7 @@ async def _upload(call: Call, archive: Path, facts: SourceFacts) -> None:
         await call.change(lambda: call.api.upload(archive, facts.sha256))
 
 
-async def _follow(call: Call, id: str, app: str, number: int | None, *, last: bool) -> Exit:
+async def follow_to_preview(call: Call, id: str, app: str, number: int | None, *, last: bool) -> Exit:
     """Follow the deploy; ends with the preview's URL and the next command, or with why it failed."""
     from moorage.cli.follow import follow, problem_of
     from moorage.cli.screen import as_json
@@ -133,7 +133,8 @@ def _show_preview(call: Call, operation: OperationView, deployment: DeploymentVi
     call.screen.say("Artifact: ", short_digest(deployment.artifact))
 
 
-def _watch(operation: str) -> str:
+def watch_command(operation: str) -> str:
+    """The command that follows an operation."""
     return command("moorage", "ops", operation, "--follow")
 
 
