@@ -11,6 +11,7 @@ from moorage.wire.api import (
     ChangeView,
     DeploymentView,
     EdgeView,
+    ExpectedSessions,
     OperationRef,
     OperationView,
     ProcessView,
@@ -79,6 +80,9 @@ def report(**other: Any) -> PromotionReport:
         "data_impact": "none",
         "mode": "handover",
         "mode_reason": "the app's sessions resume from the session store (sdk)",
+        "expected": ExpectedSessions(
+            resume=12, stay=0, fresh=0, unknown=0, how="the app's sessions resume from the session store (sdk)"
+        ),
         "live_sessions": 12,
         "live_sessions_at_ms": now_ms(),
         "live_sessions_how": "sockets at the edges",

@@ -8,7 +8,6 @@ from itertools import product
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moorage.domain.artifact import Depth
 from moorage.domain.impact import BLOCKS_ROLLBACK, Change, DataImpact, ImpactReport, StateImpact, StateReport
 from moorage.domain.limits import LIVE_COUNT_FRESH_S
 from moorage.domain.operation import MACHINES, Kind
@@ -23,6 +22,7 @@ from moorage.domain.promotion import (
     decide_promotion,
     decide_rollback,
 )
+from moorage.domain.resume import Proof
 
 NOW_MS = 1_000_000_000
 LIVE = LiveCount(7, NOW_MS, "sockets at the edges")
@@ -208,8 +208,8 @@ def test_live_sessions_do_not_make_an_acknowledgement_stale(sessions: int, age_s
 
 
 def test_the_mode_is_asked_then_declared_then_proven() -> None:
-    for asked, declared, depth, proven in product([None, *Mode], [None, *Mode], Depth, [True, False]):
-        mode, why = choose_mode(asked, declared, depth, proven=proven)
-        shown = Mode.HANDOVER if depth is not Depth.PLAIN and proven else Mode.DRAIN
-        assert mode is (asked or declared or shown), (asked, declared, depth, proven)
+    for asked, declared, proven in product([None, *Mode], [None, *Mode], [True, False]):
+        mode, why = choose_mode(asked, declared, Proof(proven, "seen"))
+        shown = Mode.HANDOVER if proven else Mode.DRAIN
+        assert mode is (asked or declared or shown), (asked, declared, proven)
         assert why

@@ -98,9 +98,12 @@ def show_report(screen: Screen, report: PromotionReport, *, rollback: bool, aske
             ("  data impact", report.data_impact),
             ("  old sessions", mode),
             ("  live sessions", counted),
+            *([("  of them", _expected(report))] if report.live_sessions else []),
             ("  verdict", _verdict(report)),
         ]
     )
+    for note in report.notes:
+        screen.say(Text("  note", style="cyan"), f": {note}")
 
 
 def _impact(impact: str, changes: Sequence[ChangeView]) -> Text:
@@ -111,6 +114,23 @@ def _impact(impact: str, changes: Sequence[ChangeView]) -> Text:
     if lines:
         text.append(": " + plain("; ".join(lines)), style="not bold default")
     return text
+
+
+_EXPECTED = (
+    ("resume", "go on elsewhere with what is stored"),
+    ("stay", "stay with the old allocation until they end"),
+    ("fresh", "start fresh"),
+    ("unknown", "may be cut: nothing is known of them"),
+)
+
+
+def _expected(report: PromotionReport) -> Text:
+    """What would become of the live sessions, and on what grounds."""
+    counts = [(getattr(report.expected, name), name, words) for name, words in _EXPECTED]
+    told = ", ".join(f"{count} {words}" for count, _, words in counts if count)
+    name = next((name for count, name, _ in counts if count), "unknown")
+    style = style_of({"resume": "resumed", "stay": "attached"}.get(name, name))
+    return Text(told, style=style).append(f" ({plain(report.expected.how)})", style="default")
 
 
 def _verdict(report: PromotionReport) -> Text:

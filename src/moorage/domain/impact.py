@@ -2,11 +2,12 @@
 
 Two separate reports, each computed in both directions. Warm says nothing about the database; a rollback asks both.
 The state rule (`1-system` section 5): added = warm, removed / retyped / id changed = cold, unreadable = review.
+A client script that is served under another hash is cold for every open tab: it must reload and starts fresh.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -43,7 +44,7 @@ assert set(list(DataImpact)[-len(BLOCKS_ROLLBACK) :]) == BLOCKS_ROLLBACK, (
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One difference between two state schemas; `what` is added, removed, retyped or unreadable."""
+    """One difference between two artifacts; `what` is added, removed, retyped, unreadable or (a script) replaced."""
 
     what: str
     state: str
@@ -54,10 +55,12 @@ class Change:
 
     @property
     def is_cold(self) -> bool:
-        return self.what in ("removed", "retyped")
+        return self.what in ("removed", "retyped", "replaced")
 
     def __str__(self) -> str:
         name = self.label or f"{self.state} {self.field}".strip()
+        if self.what == "replaced":
+            return f"{name} replaced: every open tab reloads and starts fresh"
         return f"{name} retyped from {self.before} to {self.after}" if self.what == "retyped" else f"{name} {self.what}"
 
 
@@ -131,13 +134,32 @@ def impact_report(serving: tuple[str, Manifest] | None, candidate: tuple[str, Ma
         neutral = StateReport(StateImpact.NEUTRAL)
         return ImpactReport(None, digest, neutral, neutral, DataImpact.NONE)
     old_digest, old = serving
+    script = _script_change(old, manifest)
     known = {m.name for m in old.migrations}
     fresh = tuple(m for m in manifest.migrations if m.name not in known)
     return ImpactReport(
         old_digest,
         digest,
-        state_impact(old.state, manifest.state),
-        state_impact(manifest.state, old.state),
+        _with(state_impact(old.state, manifest.state), script),
+        _with(state_impact(manifest.state, old.state), script),
         data_impact(fresh),
         fresh,
     )
+
+
+def client_script_of(manifest: Manifest) -> str:
+    """The hash of the script that the framework's pages load; empty for an app that has none."""
+    vango = manifest.facts.get("vango")
+    found = vango.get("client_script") if isinstance(vango, Mapping) else None
+    return found if isinstance(found, str) else ""
+
+
+def _script_change(old: Manifest, new: Manifest) -> Change | None:
+    before, after = client_script_of(old), client_script_of(new)
+    if not before or not after or before == after:
+        return None
+    return Change("replaced", "client script", "", before, after)
+
+
+def _with(report: StateReport, script: Change | None) -> StateReport:
+    return StateReport(StateImpact.COLD, (*report.changes, script)) if script else report

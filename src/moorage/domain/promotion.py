@@ -12,10 +12,10 @@ import json
 from dataclasses import dataclass
 from enum import StrEnum
 
-from moorage.domain.artifact import Depth
 from moorage.domain.errors import Problem
 from moorage.domain.impact import BLOCKS_ROLLBACK, ImpactReport, StateImpact
 from moorage.domain.limits import LIVE_COUNT_FRESH_S
+from moorage.domain.resume import Proof
 
 PROMOTABLE = frozenset({"preview_ready"})
 
@@ -205,12 +205,10 @@ def _blocked(code: str, title: str) -> Decision:
     )
 
 
-def choose_mode(asked: Mode | None, declared: Mode | None, depth: Depth, *, proven: bool) -> tuple[Mode, str]:
+def choose_mode(asked: Mode | None, declared: Mode | None, proof: Proof) -> tuple[Mode, str]:
     """The way the old sessions go, and why: what was asked, then what the app declares, then what was proven."""
     if asked:
         return asked, "asked for"
     if declared:
         return declared, "declared in moorage.toml"
-    if depth is not Depth.PLAIN and proven:
-        return Mode.HANDOVER, f"the app's sessions resume from the session store ({depth})"
-    return Mode.DRAIN, "the app has not shown that its sessions resume elsewhere"
+    return (Mode.HANDOVER if proof.proven else Mode.DRAIN), proof.why

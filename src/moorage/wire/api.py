@@ -198,6 +198,19 @@ class ChangeView(Message):
     text: str
 
 
+class ExpectedSessions(Message):
+    """What a promotion would do to the live sessions: numbers that add up to them, and on what grounds (`how`).
+
+    `resume` elsewhere with what was stored, `stay` with the old allocation, `fresh` at the defaults, `unknown`.
+    """
+
+    resume: int
+    stay: int
+    fresh: int
+    unknown: int
+    how: str
+
+
 class PromotionReport(Message):
     """What a promotion (or rollback) would do now. `verdict` allow, needs_acknowledgement or blocked; `acknowledge` is
     the digest to repeat after reading; `live_sessions` were counted at `live_sessions_at_ms` by `live_sessions_how`."""
@@ -215,6 +228,8 @@ class PromotionReport(Message):
     data_impact: str
     mode: str
     mode_reason: str
+    expected: ExpectedSessions
+    notes: tuple[str, ...] = ()
     live_sessions: int
     live_sessions_at_ms: int
     live_sessions_how: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from moorage.control.context import Control
@@ -22,6 +23,7 @@ from moorage.wire.api import (
     ChangeView,
     DeploymentView,
     EdgeView,
+    ExpectedSessions,
     OperationView,
     PromotionReport,
     RouteView,
@@ -172,6 +174,8 @@ def report_view(assessment: Assessment) -> PromotionReport:
         data_impact=impact.data if impact else "unknown",
         mode=assessment.mode,
         mode_reason=assessment.mode_reason,
+        expected=ExpectedSessions(**asdict(assessment.expected)),
+        notes=assessment.notes,
         live_sessions=assessment.live.sessions,
         live_sessions_at_ms=assessment.live.at_ms,
         live_sessions_how=assessment.live.how,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from moorage.control import bindings
 from moorage.control.context import Control
 from moorage.control.operations.engine import Ended, Work
 from moorage.domain.allocation import State
@@ -22,11 +23,14 @@ READY_MARGIN_S = 15.0  # beyond the app's own limit: verifying files, starting t
 def plan_allocation(
     control: Control, tx: Tx, *, environment: Environment, deployment: Deployment, operation: str
 ) -> Allocation:
-    """Plan one allocation of the deployment's exact artifact; the environment gets its session store before it."""
+    """Plan one allocation of the deployment's exact artifact; its environment gets its store and secrets before it."""
     assert deployment.artifact is not None
     acked = control.acked_index(tx)
-    if apps.artifact(tx, deployment.artifact)["kind"] != STATIC_KIND:
+    artifact = apps.artifact(tx, deployment.artifact)
+    if artifact["kind"] != STATIC_KIND:
         apps.ensure_store(tx, environment.id, acked, control.port_is_usable)
+    if bindings.is_vango(artifact):
+        bindings.ensure_secrets(control, tx, environment.id)
     return allocations.plan(
         tx,
         id=new_id(Prefix.ALLOCATION),

@@ -13,10 +13,9 @@ from moorage.control.operations.allocate import READY_MARGIN_S, plan_allocation,
 from moorage.control.operations.engine import Ended, Work
 from moorage.control.operations.handover import is_called_off, why_called_off
 from moorage.control.operations.promotion import HANDOVER_PATIENCE_S
-from moorage.control.operations.report import manifest_of
+from moorage.control.operations.report import proof_for
 from moorage.control.operations.trail import Trail
 from moorage.domain.allocation import Posture
-from moorage.domain.artifact import Depth
 from moorage.domain.errors import Problem, Unavailable
 from moorage.domain.ids import Prefix
 from moorage.domain.limits import DRAIN_DEADLINE_S, SETTLE_WAIT_S, STORED_SETTLE_WAIT_S
@@ -194,9 +193,8 @@ def _over(tx: Tx, id: str) -> bool:
 def _start_child(work: Work, tx: Tx) -> dict[str, Any]:
     deployment = apps.deployment(tx, work.facts["deployment"])
     assert deployment is not None
-    manifest = manifest_of(tx, deployment.artifact or "")
     asked = work.input.get("mode")
-    mode, why = choose_mode(Mode(asked) if asked else None, None, manifest.depth, proven=manifest.depth is Depth.SDK)
+    mode, why = choose_mode(Mode(asked) if asked else None, None, proof_for(tx, deployment))
     for id in work.facts["old"]:
         allocations.set_posture(tx, id, Posture.NO_PICKS, reason="restart")
     child = operations.create(

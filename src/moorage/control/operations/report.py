@@ -19,11 +19,13 @@ from moorage.domain.promotion import (
     decide_promotion,
     decide_rollback,
 )
+from moorage.domain.resume import Expected, Proof, expect, prove
 from moorage.domain.route import RouteOwner
 from moorage.store import apps, routes
 from moorage.store.apps import Deployment
 from moorage.store.database import Tx
 from moorage.system.clock import now_ms
+from moorage.vango.notes import framework_notes
 
 _MANIFEST = TypeAdapter(Manifest)
 
@@ -41,6 +43,8 @@ class Assessment:
     live: LiveCount
     mode: Mode
     mode_reason: str
+    expected: Expected
+    notes: tuple[str, ...] = ()
 
 
 def manifest_of(tx: Tx, digest: str) -> Manifest:
@@ -72,9 +76,15 @@ async def assess(
         expected = epoch if expected_epoch is None else expected_epoch
         decision = _decide(tx, owner, deployment, impact, rollback, expected, epoch, acknowledged, live)
         decision = _name_winner(decision, owner)
-        mode, why = _mode(tx, owner, asked)
+        proof = _proof(tx, owner, deployment)
+        mode, why = _mode(tx, owner, asked, proof)
+        depth = manifest_of(tx, owner.artifact).depth if owner else Depth.PLAIN
+        expected_fates = expect(live.sessions, impact, proof, depth, drains=mode is Mode.DRAIN)
+        notes = _notes(tx, owner, deployment)
         acknowledge = acknowledgement_digest(impact, expected_epoch=expected) if impact else None
-        return Assessment(deployment, owner, epoch, impact, decision, acknowledge, live, mode, why)
+        return Assessment(
+            deployment, owner, epoch, impact, decision, acknowledge, live, mode, why, expected_fates, notes
+        )
 
     return await control.db.read(decide)
 
@@ -134,12 +144,30 @@ def _name_winner(decision: Decision, owner: RouteOwner | None) -> Decision:
     return replace(decision, problem=replace(problem, detail=f"{problem.detail} {winner}", facts=facts))
 
 
-def _mode(tx: Tx, owner: RouteOwner | None, asked: Mode | None) -> tuple[Mode, str]:
-    """The mode is decided by the app whose sessions move: the serving artifact."""
+def _mode(tx: Tx, owner: RouteOwner | None, asked: Mode | None, proof: Proof) -> tuple[Mode, str]:
+    """What the app declares is declared by the app whose sessions move: the serving artifact."""
     if owner is None:
         return asked or Mode.DRAIN, "nothing serves yet"
-    manifest = manifest_of(tx, owner.artifact)
-    declared = manifest.facts.get("promotion_mode")
-    return choose_mode(
-        asked, Mode(str(declared)) if declared else None, manifest.depth, proven=manifest.depth is Depth.SDK
-    )
+    declared = manifest_of(tx, owner.artifact).facts.get("promotion_mode")
+    return choose_mode(asked, Mode(str(declared)) if declared else None, proof)
+
+
+def _proof(tx: Tx, owner: RouteOwner | None, deployment: Deployment) -> Proof:
+    """Whether the sessions of the serving artifact were shown to go on at the candidate's."""
+    if owner is None or deployment.artifact is None:
+        return Proof(False, "nothing is known of its sessions")
+    return prove(manifest_of(tx, owner.artifact), manifest_of(tx, deployment.artifact), deployment.facts)
+
+
+def _notes(tx: Tx, owner: RouteOwner | None, deployment: Deployment) -> tuple[str, ...]:
+    """What else a person should read before deciding."""
+    if deployment.artifact is None:
+        return ()
+    serving = manifest_of(tx, owner.artifact) if owner else None
+    return framework_notes(serving, manifest_of(tx, deployment.artifact), deployment.facts)
+
+
+def proof_for(tx: Tx, deployment: Deployment) -> Proof:
+    """Whether sessions of a deployment go on at a new allocation of the same artifact."""
+    manifest = manifest_of(tx, deployment.artifact or "")
+    return prove(manifest, manifest, deployment.facts)
