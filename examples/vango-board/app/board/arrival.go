@@ -43,6 +43,18 @@ func (a Arrival) Story() string {
 	}
 }
 
+// Kind is the arrival in one word, for the style sheet.
+func (a Arrival) Kind() string {
+	switch {
+	case !a.Live:
+		return "pending"
+	case a.Resumed == 0:
+		return "fresh"
+	default:
+		return "resumed"
+	}
+}
+
 // Meaning is what the arrival means for the person in front of the page.
 func (a Arrival) Meaning() string {
 	switch {

@@ -29,10 +29,14 @@ type berth struct {
 // house puts both halves beside each other; more sections may be added to the session's half.
 func house(w wall, b berth, sections ...*vango.VNode) *vango.VNode {
 	return Div(Class("house"),
-		Section(Class("wall"), AriaLabel("Notes"), composer(w), board(w)),
-		Aside(Class("session"), AriaLabelledBy("session-title"),
+		Section(Class("wall"), AriaLabel("Notes"),
+			composer(w),
+			A(Class("glance"), Href("#session"), Text("Your session: "+w.arrival.Story()+" ↓")),
+			board(w),
+		),
+		Aside(ID("session"), Class("session"), AriaLabelledBy("session-title"),
 			H2(ID("session-title"), Text("Your session")),
-			P(Class("outcome"), Span(ID("story"), Text(b.arrival.Story()))),
+			P(Class("outcome", b.arrival.Kind()), Span(ID("story"), Text(b.arrival.Story()))),
 			P(Class("meaning"), Text(b.arrival.Meaning())),
 			draftField(b), counter(b), sections, scratchpad(b), facts(),
 		),
@@ -42,9 +46,9 @@ func house(w wall, b berth, sections ...*vango.VNode) *vango.VNode {
 func composer(w wall) *vango.VNode {
 	return Div(Class("composer", "tone-"+known(w.color)),
 		Label(Class("hidden"), For("note-text"), Text("Your note")),
-		Input(ID("note-text"), Type("text"), Value(w.message), MaxLength(noteLetters), Autocomplete("off"),
-			Enterkeyhint("send"), Placeholder("What should everyone know?"),
-			OnInput(w.typed), OnKeyDown(vango.Hotkey("Enter", w.pin))),
+		// The text stands twice: as the element's content for a page that is loaded, as its value for one that is open.
+		Textarea(ID("note-text"), Rows(3), MaxLength(noteLetters), Placeholder("What should everyone know?"),
+			Value(w.message), OnInput(w.typed), Text(w.message)),
 		Div(Class("tools"),
 			Div(Class("palette"), Role("group"), AriaLabel("Colour"),
 				Range(palette, func(name string, _ int) *vango.VNode { return swatch(name, w) })),
@@ -88,23 +92,23 @@ func sheet(note Note) *vango.VNode {
 
 func draftField(b berth) *vango.VNode {
 	return Div(Class("field"),
-		Label(For("draft"), Text("Draft, for your eyes only")),
+		Label(For("draft"), Text("Draft, seen by you alone")),
 		Input(ID("draft"), Type("text"), Value(b.draft), MaxLength(noteLetters), Autocomplete("off"), OnInput(b.typed)),
-		P(Class("kept"), Text("kept: "), Span(ID("draft-echo"), Text(b.draft))),
+		P(Class("kept"), Text("Kept: "), Span(ID("draft-echo"), Text(b.draft))),
 	)
 }
 
 func counter(b berth) *vango.VNode {
-	return tally("Counter", "kept", "count", b.count, "inc", b.more)
+	return tally("tally", "Counter", "kept with the session", "count", b.count, "inc", b.more)
 }
 
 func scratchpad(b berth) *vango.VNode {
-	return tally("Scratch", "kept in memory only, gone after a move", "scratch", strconv.Itoa(b.scratch), "scratch-inc", b.scribble)
+	return tally("tally passing", "Scratch", "kept in memory only, gone after a move", "scratch", strconv.Itoa(b.scratch), "scratch-inc", b.scribble)
 }
 
 // tally is a number with a button that raises it, and what becomes of the number.
-func tally(name, fate, id, value, buttonID string, more func()) *vango.VNode {
-	return Div(Class("tally"),
+func tally(class, name, fate, id, value, buttonID string, more func()) *vango.VNode {
+	return Div(Class(class),
 		P(Class("what"), Text(name), Small(Text(fate))),
 		Span(Class("number"), ID(id), Text(value)),
 		Button(ID(buttonID), Type("button"), Class("more"), AriaLabel("Raise "+name), OnClick(more), Text("+1")),

@@ -12,10 +12,14 @@ func AboutPage(ctx vango.Ctx) *vango.VNode {
 		P(Text("Every page here has a session in the server's memory. The server stores part of it, and a new process can "+
 			"take it up from there: after a deploy, after a crash, without a reload.")),
 		Dl(Class("fates"),
-			Dt(Text("Notes")), Dd(Text("Shared by everyone, stored the moment they are pinned.")),
-			Dt(Text("Draft, colour, counter")), Dd(Text("Yours, stored when the connection ends and every 30 seconds.")),
-			Dt(Text("Scratch")), Dd(Text("In memory only. It is gone after every move, and that is meant so.")),
+			fate("Notes", "Shared by everyone, stored the moment they are pinned."),
+			fate("Draft, colour, counter", "Yours, stored when the connection ends, and every 30 seconds until then."),
+			fate("Scratch", "In memory only: gone after every move, and meant to be."),
 		),
 		P(Link("/", ID("back"), Text("Back to the notes"))),
 	)
+}
+
+func fate(what, becomes string) *vango.VNode {
+	return Div(Dt(Text(what)), Dd(Text(becomes)))
 }
