@@ -27,6 +27,7 @@ from moorage.wire.api import (
     StatusView,
 )
 from moorage.wire.artifact import ArtifactDetail, ArtifactView, ImportRequest, MachineView
+from moorage.wire.bindings import BindingView, RotationRequest, RotationView
 from moorage.wire.message import Message
 
 M = TypeVar("M", bound=Message)
@@ -159,6 +160,14 @@ class Api:
     async def set_secret(self, app: str, name: str, request: SecretRequest, *, key: str) -> SecretView:
         """Set a secret; running allocations see it after a restart."""
         return await self._change("PUT", f"/v1/apps/{app}/secrets/{name}", request, key, SecretView)
+
+    async def rotate_secrets(self, app: str, request: RotationRequest, *, key: str) -> RotationView:
+        """New secrets of those that the platform made for production; allocations get them with a restart."""
+        return await self._change("POST", f"/v1/apps/{app}/rotations", request, key, RotationView)
+
+    async def bindings(self, app: str) -> tuple[BindingView, ...]:
+        """The services that the app's next production allocation is given."""
+        return await self._list(f"/v1/apps/{app}/bindings", BindingView)
 
     async def unset_secret(self, app: str, name: str, *, key: str, scope: str = "runtime") -> SecretView:
         """Unset a secret of one scope."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
+from moorage.control import bindings
 from moorage.control.context import Control
 from moorage.domain.allocation import Posture
 from moorage.store import allocations, apps
@@ -26,7 +27,8 @@ def desired_state(control: Control, tx: Tx) -> Desired:
 
 
 def _allocation(control: Control, tx: Tx, allocation: Allocation) -> DesiredAllocation:
-    process: dict[str, Any] = apps.artifact(tx, allocation.artifact)["process"]
+    artifact = apps.artifact(tx, allocation.artifact)
+    process: dict[str, Any] = artifact["process"]
     environment = apps.environment(tx, allocation.environment)
     return DesiredAllocation(
         allocation=allocation.id,
@@ -36,7 +38,7 @@ def _allocation(control: Control, tx: Tx, allocation: Allocation) -> DesiredAllo
         deployment_number=allocation.deployment_number,
         artifact=allocation.artifact,
         command=process["command"],
-        environ=_environ(control, tx, allocation, environment),
+        environ=_environ(control, tx, allocation, environment, artifact),
         host=allocation.host,
         port=allocation.port,
         health=process["health"],
@@ -46,16 +48,18 @@ def _allocation(control: Control, tx: Tx, allocation: Allocation) -> DesiredAllo
     )
 
 
-def _environ(control: Control, tx: Tx, allocation: Allocation, environment: Environment) -> dict[str, str]:
-    """The app's variables: its runtime secrets, then what the platform says of it (which wins).
-
-    Production allocations get the scope `runtime`, previews the scope `preview`: no production credential there.
-    """
-    given: dict[str, str] = {}
-    scope = "runtime" if environment.kind == apps.PRODUCTION else "preview"
-    for row in apps.secrets(tx, allocation.app):
-        if row["scope"] == scope:
-            given[row["name"]] = control.vault.open(allocation.app, row["name"], row["sealed"])
+def _environ(
+    control: Control, tx: Tx, allocation: Allocation, environment: Environment, artifact: dict[str, Any]
+) -> dict[str, str]:
+    """The app's variables: its own secrets of the environment's scope, then what the platform says (which wins)."""
+    given = bindings.own_secrets(control, tx, allocation.app, environment.kind)
+    url = ""
+    if environment.store_port is not None:
+        user = f"{allocation.id}:{allocation.store_password}"
+        url = f"redis://{user}@127.0.0.1:{environment.store_port}/0"
+    if bindings.is_vango(artifact):
+        secrets = bindings.secrets_of(control, tx, environment.id)
+        given = bindings.variables(control, given, secrets, environment, url)
     given |= {
         contract.ENV_APP: allocation.app,
         contract.ENV_ENVIRONMENT: environment.kind,
@@ -65,11 +69,7 @@ def _environ(control: Control, tx: Tx, allocation: Allocation, environment: Envi
         contract.ENV_HOST: allocation.host,
         contract.ENV_PORT: str(allocation.port),
     }
-    if environment.store_port is not None:
-        user = f"{allocation.id}:{allocation.store_password}"
-        url = f"redis://{user}@127.0.0.1:{environment.store_port}/0"
-        given |= {contract.ENV_STORE_URL: url, "REDIS_URL": url}
-    return given
+    return given | ({contract.ENV_STORE_URL: url, "REDIS_URL": url} if url else {})
 
 
 def _store(environment: Environment, live: tuple[Allocation, ...]) -> DesiredStore:

@@ -9,6 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from moorage.control.api import auth
 from moorage.control.api.agents import agents
 from moorage.control.api.artifacts import artifacts
+from moorage.control.api.bindings import bindings
 from moorage.control.api.changes import changes
 from moorage.control.api.description import document
 from moorage.control.api.problems import answer, install
@@ -29,6 +30,7 @@ def create_app(control: Control, builds: Builds) -> ASGIApp:
     app.openapi = lambda: document(app)  # type: ignore[method-assign]
     app.include_router(changes(control))
     app.include_router(reads(control))
+    app.include_router(bindings(control))
     app.include_router(artifacts(control))
     app.include_router(agents(control, builds))
 

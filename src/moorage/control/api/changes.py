@@ -17,7 +17,7 @@ from moorage.domain.ids import Prefix
 from moorage.domain.limits import SECRET_VALUE_MAX_BYTES
 from moorage.domain.names import check_name
 from moorage.domain.operation import Kind
-from moorage.domain.secrets import check_secret_name
+from moorage.domain.secrets import check_secret_name, check_secret_value
 from moorage.store import apps, log, operations
 from moorage.store.database import Tx
 from moorage.system.rand import new_id
@@ -176,6 +176,7 @@ def _secrets(router: APIRouter, control: Control) -> None:
         actor = _admin(control, request)
         _refuse(check_name(app, what="app name"))
         _refuse(check_secret_name(name))
+        _refuse(check_secret_value(name, body.value))
         _refuse(_too_large(body.value))
         sealed = control.vault.seal(app, name, body.value)
 
