@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 
 from moorage.cli.call import ApiFlag, Exit, Flags, HomeFlag, JsonFlag, as_command
 from moorage.cli.verbs.artifact import export_artifact, import_artifact, list_artifacts, show_artifact
+from moorage.cli.verbs.bindings import bindings
 from moorage.cli.verbs.deploy import deploy
 from moorage.cli.verbs.doctor import Check, doctor_verb
 from moorage.cli.verbs.explain import explain, open_app
@@ -22,7 +23,7 @@ from moorage.cli.verbs.logs import logs
 from moorage.cli.verbs.operations import ops
 from moorage.cli.verbs.promote import promote, rollback
 from moorage.cli.verbs.replace import destroy, restart
-from moorage.cli.verbs.secret import list_secrets, set_secret, unset_secret
+from moorage.cli.verbs.secret import list_secrets, rotate_secrets, set_secret, unset_secret
 from moorage.cli.verbs.show import allocations, apps, deployments, routes, sessions, status
 from moorage.domain.errors import Problem
 
@@ -43,6 +44,7 @@ _VERBS: tuple[tuple[str, Callable[..., Awaitable[Exit | None]], str], ...] = (
     ("routes", routes, LOOK),
     ("allocations", allocations, LOOK),
     ("sessions", sessions, LOOK),
+    ("bindings", bindings, LOOK),
     ("ops", ops, LOOK),
     ("logs", logs, LOOK),
     ("open", open_app, LOOK),
@@ -52,6 +54,7 @@ _SECRET_VERBS: tuple[tuple[str, Callable[..., Awaitable[Exit | None]]], ...] = (
     ("set", set_secret),
     ("list", list_secrets),
     ("unset", unset_secret),
+    ("rotate", rotate_secrets),
 )
 _ARTIFACT_VERBS: tuple[tuple[str, Callable[..., Awaitable[Exit | None]]], ...] = (
     ("export", export_artifact),

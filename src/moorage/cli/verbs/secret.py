@@ -1,20 +1,24 @@
-"""`moorage secret set|list|unset`. A value comes from a prompt, from stdin or from a file, never from the command line,
-where every process of the machine can read it."""
+"""`moorage secret set|list|unset|rotate`. A value comes from a prompt, from stdin or from a file, never from the
+command line, where every process of the machine can read it. `rotate` is about values that the platform itself made."""
 
 from __future__ import annotations
 
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from moorage.cli.call import AppArgument, Call, Exit, KeyFlag, checked_app, new_key
-from moorage.cli.words import ago, command
+from moorage.cli.words import ago, command, listed
 from moorage.domain.errors import Problem, Refused
 from moorage.domain.limits import SECRET_VALUE_MAX_BYTES
-from moorage.domain.secrets import check_secret_name
+from moorage.domain.secrets import CSRF_SECRET, SEALED, STORE_URLS, check_secret_name, check_secret_value
+
+if TYPE_CHECKING:
+    from moorage.cli.screen import Screen
+    from moorage.wire.bindings import RotationView
 
 NameArgument = Annotated[
     str, typer.Argument(metavar="NAME", help="Name, as the app's environment variable.", show_default=False)
@@ -47,8 +51,10 @@ async def set_secret(
 
     key = new_key(idempotency_key)
     checked_app(app)
-    _check_name(name)
-    request = SecretRequest(value=_value(call, name, from_file), scope=scope.value)
+    _refuse(check_secret_name(name))
+    value = _value(call, name, from_file)
+    _refuse(check_secret_value(name, value))
+    request = SecretRequest(value=value, scope=scope.value)
     view = await call.change(lambda: call.api.set_secret(app, name, request, key=key))
     call.screen.document(view)
     call.screen.say(f"{view.name} is set ({view.scope}, version {view.version}).")
@@ -56,6 +62,8 @@ async def set_secret(
         call.screen.say(f"Running allocations see it after: {command('moorage', 'restart', app)}")
     else:
         call.screen.say(f"The next {scope.value} sees it.")
+    if name in STORE_URLS and scope is not Scope.BUILD:
+        _say_another_store(call.screen)
     return None
 
 
@@ -82,15 +90,60 @@ async def unset_secret(
     """Unset a secret."""
     key = new_key(idempotency_key)
     checked_app(app)
-    _check_name(name)
+    _refuse(None if name in SEALED else check_secret_name(name))  # one that is older than its being refused can go
     view = await call.change(lambda: call.api.unset_secret(app, name, key=key, scope=scope.value))
     call.screen.document(view)
     call.screen.say(f"{view.name} is unset. Running allocations keep it until: {command('moorage', 'restart', app)}")
+    if name in STORE_URLS and scope is not Scope.BUILD:
+        _say_another_store(call.screen)
     return None
 
 
-def _check_name(name: str) -> None:
-    problem = check_secret_name(name)
+async def rotate_secrets(
+    call: Call,
+    app: AppArgument,
+    csrf: Annotated[
+        bool, typer.Option("--csrf", help="The CSRF secret too: open pages reload and start fresh sessions.")
+    ] = False,
+    idempotency_key: KeyFlag = None,
+) -> Exit | None:
+    """Make new secrets of those that the platform made for a Vango app."""
+    from moorage.wire.bindings import RotationRequest
+
+    key = new_key(idempotency_key)
+    checked_app(app)
+    request = RotationRequest(csrf=csrf)
+    view = await call.change(lambda: call.api.rotate_secrets(app, request, key=key))
+    call.screen.document(view)
+    _say_rotated(call.screen, view)
+    return None
+
+
+def _say_rotated(screen: Screen, view: RotationView) -> None:
+    for secret in view.rotated:
+        screen.say(f"{secret.name} has a new value (version {secret.version}).")
+    screen.say("Sessions and global state that were stored with the value before can still be read.")
+    names = {secret.name for secret in view.rotated}
+    if CSRF_SECRET in names:
+        screen.say(
+            f"With the new {CSRF_SECRET} open pages reload once and start fresh sessions; open forms are refused."
+        )
+    else:
+        screen.say(f"{CSRF_SECRET} stays as it is: --csrf rotates it too, which costs every open page its session.")
+    if view.running:
+        numbers = listed(str(number) for number in view.running)
+        again = command("moorage", "restart", view.app, "--handover")
+        screen.say(f"Running allocations ({numbers}) go on with the values so far until: {again}")
+    else:
+        screen.say("The next allocation has the new values.")
+
+
+def _say_another_store(screen: Screen) -> None:
+    screen.say("The next allocation keeps its sessions in another store: those of the store so far stay there, and")
+    screen.say("start fresh. In a store of your own the platform has no user: it cannot fence an old allocation there.")
+
+
+def _refuse(problem: Problem | None) -> None:
     if problem is not None:
         raise Refused(problem)
 
