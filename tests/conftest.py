@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+import gc
+import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support.platform import Platform, start_platform, stop_platform
+
+# Some container images forbid to keep bytecode. Then every run, and every Python that a test starts, would compile
+# the sources and all tests anew: half of the time that the fast tests take. It is kept beside the sources, unversioned.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+GARBAGE_AFTER_COUNT = 50_000
+
+
+def pytest_collection_finish() -> None:
+    """What was imported and collected stays to the end: looking through it for garbage again and again finds none."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GARBAGE_AFTER_COUNT)
 
 
 @pytest.fixture(scope="module")

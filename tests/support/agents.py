@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Any
 
 import httpx
@@ -31,6 +33,11 @@ from moorage.wire.runner import AllocationReport, Desired, DesiredAllocation, Ru
 
 POLL_S = 0.2
 RETRY_S = 0.02
+
+# With each request httpx asks whether it runs under trio, and for that imports sniffio, which is not installed: every
+# time the whole path is searched. This entry says the same at once.
+if find_spec("sniffio") is None:
+    sys.modules["sniffio"] = None  # type: ignore[assignment]
 
 
 class InProcess(Http):
