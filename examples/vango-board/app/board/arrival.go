@@ -16,6 +16,19 @@ type Arrival struct {
 	Resumed int // how often it came from the session store; 0: it began in this process
 }
 
+// arrived is the arrival of a session that has been somewhere before, here or elsewhere, for the first rendering. For
+// a new one it is the zero value: its first rendering must be the page that the browser has already.
+func arrived(ctx vango.Ctx) Arrival {
+	berths := Berths.Get(ctx)
+	if berths == 0 {
+		return Arrival{}
+	}
+	if ctx.Session().Get(seen) == nil {
+		berths++
+	}
+	return Arrival{Live: true, Resumed: berths - 1}
+}
+
 // arrive finds out how the session came here, once per process and session. It must run in a handler or on mount.
 func arrive(ctx vango.Ctx) Arrival {
 	session := ctx.Session()

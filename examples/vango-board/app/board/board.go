@@ -27,7 +27,7 @@ func Board(p vango.NoProps) vango.Component {
 		message := setup.SharedSignal(&s, "")
 		notes := setup.GlobalSignal(&s, []Note{})
 		scratch := setup.Signal(&s, 0)
-		arrival := setup.Signal(&s, Arrival{})
+		arrival := setup.Signal(&s, arrived(ctx))
 
 		s.OnMount(func() vango.Cleanup {
 			arrival.Set(arrive(ctx))

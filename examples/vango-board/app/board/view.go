@@ -26,21 +26,24 @@ type berth struct {
 	more, scribble func()
 }
 
-// house puts both halves beside each other; more sections may be added to the session's half.
-func house(w wall, b berth, sections ...*vango.VNode) *vango.VNode {
+// house is the whole page. Everything that can be pressed or written in comes first, what a version adds after that,
+// and the notes last: the framework numbers the elements in this order, and a browser that was cut off sends what
+// was pressed meanwhile under the numbers that it knows. So the numbers must not shift when a new version takes over.
+func house(w wall, b berth, added ...*vango.VNode) *vango.VNode {
 	return Div(Class("house"),
-		Section(Class("wall"), AriaLabel("Notes"),
-			composer(w),
-			A(Class("glance"), Href("#session"), Text("Your session: "+w.arrival.Story()+" ↓")),
-			board(w),
-		),
+		Section(Class("writing"), AriaLabel("Write a note"), composer(w), glance(b.arrival)),
 		Aside(ID("session"), Class("session"), AriaLabelledBy("session-title"),
 			H2(ID("session-title"), Text("Your session")),
 			P(Class("outcome", b.arrival.Kind()), Span(ID("story"), Text(b.arrival.Story()))),
 			P(Class("meaning"), Text(b.arrival.Meaning())),
-			draftField(b), counter(b), sections, scratchpad(b), facts(),
+			draftField(b), counter(b), scratchpad(b), added, facts(),
 		),
+		Section(Class("wall"), AriaLabel("Notes"), board(w)),
 	)
+}
+
+func glance(arrival Arrival) *vango.VNode {
+	return A(Class("glance"), Href("#session"), Text("Your session: "+arrival.Story()+" ↓"))
 }
 
 func composer(w wall) *vango.VNode {

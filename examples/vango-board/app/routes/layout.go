@@ -18,6 +18,7 @@ func Layout(ctx vango.Ctx, children vango.Slot) *vango.VNode {
 			Title(Text("Board")),
 			LinkEl(Rel("icon"), Href("/icon.svg")),
 			LinkEl(Rel("stylesheet"), Href(ctx.Asset("board.css"))),
+			Script(Src(ctx.Asset("cursor.js")), Attr("defer", true)),
 		),
 		Body(
 			Header(Class("bar"),
