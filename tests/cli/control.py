@@ -1,8 +1,8 @@
 """A small control plane on a real socket: it speaks the wire messages that a test gives it and keeps what it was sent.
 
 It decides nothing. Each path has one answer or a list of answers (the last one stays): a message, a tuple of messages
-for a listing, a `Problem`, or `DROP` for a connection that ends without an answer. Answers are validated messages, so
-a change of the wire breaks these tests and not only the real platform's.
+for a listing, bytes, a `Problem`, or `DROP` for a connection that ends without an answer. Answers are validated
+messages, so a change of the wire breaks these tests and not only the real platform's.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from moorage.wire.problem import CONTENT_TYPE, problem_document
 
 TOKEN = "token-of-the-test"
 DROP = "drop"
-Answer = Message | tuple[Message, ...] | Problem | str
+Answer = Message | tuple[Message, ...] | Problem | bytes | str
 
 
 @dataclass(frozen=True)
@@ -114,6 +114,8 @@ def _body(request: BaseHTTPRequestHandler) -> bytes:
 def _encoded(answer: Answer) -> tuple[int, str, bytes]:
     if isinstance(answer, Problem):
         return answer.status, CONTENT_TYPE, json.dumps(problem_document(answer)).encode()
+    if isinstance(answer, bytes):
+        return 200, "application/octet-stream", answer
     if isinstance(answer, tuple):
         items = [item.model_dump(mode="json") for item in answer]
         return 200, "application/json", json.dumps({"items": items}).encode()

@@ -53,6 +53,7 @@ async def export_artifact(
     if target.is_dir():
         target = target / archive_name(found.app, number, found.digest)
     partial = target.with_name(f".{target.name}.{os.getpid()}.part")
+    partial.touch()  # a folder that cannot be written is said before the download
     try:
         with _measured(call, "Downloading", found.size_bytes) as seen:
             await call.api.download_artifact(found.digest, partial, seen=seen)
