@@ -1,6 +1,8 @@
 """Writes one version of the Vango board as a complete app: `python materialise.py v2 /tmp/vango-board`.
 
-This folder itself is version 1, ready to be deployed; a variant replaces some of its files.
+This folder itself is version 1, ready to be deployed; a variant replaces some of its files. Its generated bindings are
+stored under another name: the framework's tool takes every file of that name below the folder for its own, and deletes
+those that it does not know. The go.mod of `variants` keeps Go out of there.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
+BINDINGS, STORED_AS = "vango_state_bindings_gen.go", "vango_state_bindings_gen.go.txt"
 LEFT_OUT = ("variants", "materialise.py", "__pycache__", "dist", ".vango", "*.log")
 
 
@@ -25,6 +28,8 @@ def materialise(version: str, destination: Path) -> Path:
     shutil.copytree(HERE, destination, ignore=shutil.ignore_patterns(*LEFT_OUT), dirs_exist_ok=True)
     if version != "v1":
         shutil.copytree(HERE / "variants" / version, destination, dirs_exist_ok=True)
+        for stored in destination.rglob(STORED_AS):
+            stored.replace(stored.with_name(BINDINGS))
     return destination
 
 
