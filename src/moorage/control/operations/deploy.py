@@ -10,13 +10,17 @@ from typing import Any
 
 from moorage.control.operations.allocate import READY_MARGIN_S, plan_allocation, stop_allocations, wait_ready
 from moorage.control.operations.engine import Ended, Work
+from moorage.control.operations.report import manifest_of
+from moorage.control.probe import probe
 from moorage.domain.ids import Prefix
 from moorage.domain.names import preview_key
+from moorage.domain.resume import is_cured
 from moorage.domain.route import RouteOwner
 from moorage.store import apps, log, routes
 from moorage.store.apps import Deployment
 from moorage.store.database import Tx
 from moorage.system.rand import new_id, new_secret
+from moorage.vango import variables as vango
 
 
 async def run(work: Work) -> None:
@@ -25,10 +29,11 @@ async def run(work: Work) -> None:
     try:
         await _start_preview(work, deployment)
         await _open_route(work, deployment)
+        await work.control.edges_reach(work.facts["preview_index"])
+        await _try_out(work, deployment)
     except Ended as ended:
         await _give_up(work, deployment, ended)
         return
-    await work.control.edges_reach(work.facts["preview_index"])
     await work.commit(
         "preview_ready",
         lambda tx: _settle(tx, deployment, "preview_ready"),
@@ -77,7 +82,14 @@ async def _open_route(work: Work, deployment: Deployment) -> None:
         environment = apps.environment(tx, work.facts["environment"])
         assert deployment.artifact is not None
         wanted = RouteOwner(
-            key, 0, deployment.app, environment.number, deployment.id, deployment.number, deployment.artifact
+            key,
+            0,
+            deployment.app,
+            environment.number,
+            deployment.id,
+            deployment.number,
+            deployment.artifact,
+            cure=is_cured(manifest_of(tx, deployment.artifact)),
         )
         epoch = routes.epoch_of(tx, key)  # not 0 when an app of this name was destroyed: epochs go on
         routes.claim(tx, wanted, expected_epoch=epoch, operation=work.operation.id)
@@ -86,9 +98,20 @@ async def _open_route(work: Work, deployment: Deployment) -> None:
     await work.commit("validating", claim, "opening the preview's route")
 
 
+async def _try_out(work: Work, deployment: Deployment) -> None:
+    """What only the running app can show is seen before anybody relies on it."""
+    kind = await work.read(lambda tx: apps.artifact(tx, deployment.artifact or "")["kind"])
+    if kind == vango.KIND:
+        await probe(work, deployment)
+
+
 async def _give_up(work: Work, deployment: Deployment, ended: Ended) -> None:
     def stop(tx: Tx) -> dict[str, Any]:
-        stop_allocations(tx, [work.facts["allocation"]], "the preview did not become ready")
+        started = [work.facts["allocation"], *work.facts.get("more", ())]
+        stop_allocations(tx, started, "the preview did not become ready")
+        owner = routes.owner(tx, work.facts.get("preview_key", ""))
+        if owner and owner.deployment == deployment.id:
+            routes.remove(tx, owner, expected_epoch=owner.epoch)
         apps.close_environment(tx, work.facts["environment"])
         return _settle(tx, deployment, ended.state)
 

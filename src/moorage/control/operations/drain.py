@@ -1,6 +1,7 @@
 """Drain in place: no new sessions; the old ones stay attached, are counted, and end, or are cut at the deadline.
 
-Nothing here is ever called moved: a session that stays is attached, one whose socket is gone has ended.
+Nothing here is ever called moved: a session that stays is attached, one whose socket is gone has ended. What is left at
+the deadline of an app that was shown to resume is handed over, by an operation of its own.
 """
 
 from __future__ import annotations
@@ -12,16 +13,21 @@ from moorage.control.operations.engine import Work
 from moorage.domain.allocation import Posture
 from moorage.domain.artifact import Depth
 from moorage.domain.errors import Unavailable
+from moorage.domain.ids import Prefix
+from moorage.domain.operation import Kind, is_final
 from moorage.domain.session import Account, Outcome
 from moorage.sessions.account import Phase
 from moorage.sessions.evidence import SessionEvidence
-from moorage.store import allocations, log
+from moorage.store import allocations, log, operations
 from moorage.store.database import Tx
 from moorage.system.clock import now_ms, pause
+from moorage.system.rand import new_id
 from moorage_app.contract import NoticeKind
 
 SAMPLE_S = 0.25
 FENCE_RETRY_S = 0.5
+HANDOVER_RETRY_S = 10.0
+HANDOVER_PATIENCE_S = 180.0
 
 
 async def run(work: Work) -> None:
@@ -32,7 +38,11 @@ async def run(work: Work) -> None:
         await work.stage("draining", "the old allocations take no new sessions", **found, started_ms=now_ms())
         await _tell(work)
     if work.operation.state == "draining":
-        await _watch(work)
+        if "child" not in work.facts:
+            await _watch(work)
+        if work.facts.get("child") or _is_handed_over(work):
+            await _hand_over(work)
+            return
         await work.commit("cutting", lambda tx: _cut(work, tx))
     await work.control.edges_reach(work.facts["cut_index"])
     if work.operation.state == "cutting":
@@ -76,6 +86,50 @@ async def _watch(work: Work) -> None:
             await work.stage("draining", told, account=sessions.account_facts(account))
         await pause(SAMPLE_S)
     await work.stage("draining", "the deadline has come", deadline_reached=True)
+
+
+def _is_handed_over(work: Work) -> bool:
+    """Whether those who are left at the deadline can go on elsewhere: an app whose framework stores its sessions, and
+    whose preview has resumed one."""
+    stored = [entry for entry in work.facts["baseline"].values() if entry["depth"] == Depth.STORE_AWARE]
+    left = any(work.control.live.attached(entry["number"]) for entry in stored)
+    return bool(work.input.get("resumes") and work.facts.get("deadline_reached") and left)
+
+
+async def _hand_over(work: Work) -> None:
+    """Hand over what is left, and account for both: who ended before the deadline, and who moved at it."""
+    while True:
+        if work.facts.get("child") is None:
+            await work.commit("draining", lambda tx: _start_child(work, tx), "handing over those who are left")
+        await work.wait(lambda tx: _is_over(tx, work.facts["child"]), timeout_s=HANDOVER_PATIENCE_S)
+        child = await work.read(lambda tx: operations.require(tx, work.facts["child"]))
+        if child.state != "failed":
+            break
+        await work.stage("draining", f"the hand-over was called off: {child.problem}", child=None)
+        await pause(HANDOVER_RETRY_S)
+    moved: dict[str, Any] = child.facts["account"]
+    sockets = sum(entry["sockets"] or 0 for entry in work.facts["baseline"].values())
+    for state in ("cutting", "fenced"):
+        await work.stage(state, f"by {child.id}", cut_sockets=0)
+    account = sessions.with_closed(moved, max(sockets - int(moved["total"]), 0))
+    await work.stage(child.state, f"{account['ended']} ended, the rest was handed over", account=account)
+
+
+def _start_child(work: Work, tx: Tx) -> dict[str, Any]:
+    child = operations.create(
+        tx,
+        id=new_id(Prefix.OPERATION),
+        kind=Kind.HANDOVER,
+        app=work.operation.app,
+        parent=work.operation.id,
+        input=dict(work.input),
+    )
+    return {"child": child.id}
+
+
+def _is_over(tx: Tx, id: str) -> bool:
+    child = operations.require(tx, id)
+    return is_final(child.kind, child.state)
 
 
 def _died_with(work: Work, tx: Tx) -> int:

@@ -7,6 +7,7 @@ the preview is what is served.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from moorage.control.operations.allocate import READY_MARGIN_S, plan_allocation, stop_allocations, wait_ready
@@ -20,6 +21,7 @@ from moorage.domain.impact import ImpactReport
 from moorage.domain.limits import DRAIN_DEADLINE_S, SETTLE_WAIT_S
 from moorage.domain.operation import Kind, is_final
 from moorage.domain.promotion import Mode, Verdict
+from moorage.domain.resume import is_cured
 from moorage.domain.route import Granted, RouteOwner
 from moorage.store import allocations, apps, log, operations, routes
 from moorage.store.apps import Deployment
@@ -90,6 +92,8 @@ async def _check_policy(work: Work) -> Assessment:
         **await work.read(lambda tx: _declared(work, tx, assessment)),
         mode=assessment.mode,
         mode_reason=assessment.mode_reason,
+        resumes=assessment.resumes,
+        expected=asdict(assessment.expected),
     )
     if assessment.decision.verdict is not Verdict.ALLOW:
         raise Ended("rejected", assessment.decision.problem)
@@ -167,7 +171,8 @@ async def _swap_owner(work: Work, assessment: Assessment) -> None:
     def swap(tx: Tx) -> dict[str, Any]:
         environment = apps.environment(tx, work.facts["environment"])
         artifact = deployment.artifact or ""
-        wanted = RouteOwner(key, 0, app, environment.number, deployment.id, deployment.number, artifact)
+        cure = is_cured(manifest_of(tx, artifact))
+        wanted = RouteOwner(key, 0, app, environment.number, deployment.id, deployment.number, artifact, cure=cure)
         outcome = routes.claim(tx, wanted, expected_epoch=expected, operation=work.operation.id)
         if not isinstance(outcome, Granted):
             actual = outcome.actual
@@ -233,10 +238,12 @@ async def _bake(work: Work) -> None:
         return
     await pause(work.facts["bake_s"])
 
-    def unwell(tx: Tx) -> list[str]:
-        return [id for id in work.facts["allocations"] if not _is_ready(tx, id)]
+    def unwell(tx: Tx) -> tuple[list[str], bool]:
+        return [id for id in work.facts["allocations"] if not _is_ready(tx, id)], _is_overtaken(work, tx)
 
-    broken = await work.read(unwell)
+    broken, overtaken = await work.read(unwell)
+    if broken and overtaken:
+        raise Ended("failed", _overtaken())
     if broken:
         await _roll_back(work, Problem("bake-failed", "The new allocations did not stay ready", ", ".join(broken)))
     await work.stage("baking", "stayed ready", baked=True)
@@ -245,6 +252,20 @@ async def _bake(work: Work) -> None:
 def _is_ready(tx: Tx, id: str) -> bool:
     found = allocations.get(tx, id)
     return found is not None and found.state is State.READY
+
+
+def _is_overtaken(work: Work, tx: Tx) -> bool:
+    """Whether another promotion owns the route by now: then there is nothing to give back."""
+    return bool(routes.epoch_of(tx, work.facts["route_key"]) != work.facts["epoch"])
+
+
+def _overtaken() -> Problem:
+    return Problem(
+        "promotion-overtaken",
+        "Another promotion became the owner while this one was watched",
+        "It has stopped this one's allocations; nothing was given back, as the route is the other's.",
+        "Look at `moorage routes` and `moorage ops`.",
+    )
 
 
 async def _roll_back(work: Work, why: Problem) -> None:
@@ -261,7 +282,14 @@ async def _roll_back(work: Work, why: Problem) -> None:
             routes.remove(tx, current, expected_epoch=facts["epoch"])
             return {"gave_back": True}
         owner = RouteOwner(
-            current.route_key, 0, current.app, current.environment, previous.id, previous.number, previous.artifact
+            current.route_key,
+            0,
+            current.app,
+            current.environment,
+            previous.id,
+            previous.number,
+            previous.artifact,
+            cure=is_cured(manifest_of(tx, previous.artifact)),
         )
         routes.claim(tx, owner, expected_epoch=facts["epoch"], operation=work.operation.id)
         for id in facts["old_allocations"]:
@@ -309,6 +337,8 @@ def _start_child(work: Work, tx: Tx, old: list[str]) -> dict[str, Any]:
             "environment": work.facts["environment"],
             "deadline_s": work.facts["drain_deadline_s"] if asked is None else asked,
             "settle_s": SETTLE_WAIT_S,
+            "impact": work.facts["impact"].get("forward"),
+            "resumes": work.facts.get("resumes", False),
         },
     )
     return {"child": child.id}

@@ -193,8 +193,8 @@ def _over(tx: Tx, id: str) -> bool:
 def _start_child(work: Work, tx: Tx) -> dict[str, Any]:
     deployment = apps.deployment(tx, work.facts["deployment"])
     assert deployment is not None
-    asked = work.input.get("mode")
-    mode, why = choose_mode(Mode(asked) if asked else None, None, proof_for(tx, deployment))
+    asked, proof = work.input.get("mode"), proof_for(tx, deployment)
+    mode, why = choose_mode(Mode(asked) if asked else None, None, proof)
     for id in work.facts["old"]:
         allocations.set_posture(tx, id, Posture.NO_PICKS, reason="restart")
     child = operations.create(
@@ -210,6 +210,7 @@ def _start_child(work: Work, tx: Tx) -> dict[str, Any]:
             "environment": work.facts["environment"],
             "deadline_s": DRAIN_DEADLINE_S,
             "settle_s": SETTLE_WAIT_S,
+            "resumes": proof.proven,
         },
     )
     return {"child": child.id, "mode": mode, "mode_reason": why, "log_index": log.committed_index(tx)}

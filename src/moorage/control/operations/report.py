@@ -43,6 +43,7 @@ class Assessment:
     live: LiveCount
     mode: Mode
     mode_reason: str
+    resumes: bool
     expected: Expected
     notes: tuple[str, ...] = ()
 
@@ -83,7 +84,18 @@ async def assess(
         notes = _notes(tx, owner, deployment)
         acknowledge = acknowledgement_digest(impact, expected_epoch=expected) if impact else None
         return Assessment(
-            deployment, owner, epoch, impact, decision, acknowledge, live, mode, why, expected_fates, notes
+            deployment,
+            owner,
+            epoch,
+            impact,
+            decision,
+            acknowledge,
+            live,
+            mode,
+            why,
+            proof.proven,
+            expected_fates,
+            notes,
         )
 
     return await control.db.read(decide)

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict
 from typing import Any
 
+from moorage.control import bindings
 from moorage.control.context import Control
 from moorage.control.operations.engine import Work
 from moorage.control.operations.evidence import production_of
@@ -22,11 +23,13 @@ from moorage.domain.allocation import Posture
 from moorage.domain.artifact import Depth
 from moorage.domain.errors import Unavailable
 from moorage.domain.operation import Kind
+from moorage.domain.resume import PROBE
 from moorage.domain.session import Account, Before, Fate, Outcome, merge, open_account, summary
 from moorage.sessions.account import Phase
 from moorage.sessions.admin import StoreAdmin
 from moorage.sessions.evidence import SessionEvidence
 from moorage.store import allocations, apps, operations
+from moorage.store.allocations import Allocation
 from moorage.store.apps import Environment
 from moorage.store.database import Tx
 from moorage.system.clock import now_ms
@@ -73,7 +76,7 @@ async def read_baseline(
     `sockets` are counts from just before, for allocations whose process has ended and taken its sockets along.
     """
     environment = await environment_of(work)
-    known = await work.read(lambda tx: {id: _known(tx, id) for id in old})
+    known = await work.read(lambda tx: {id: _known(work.control, tx, id) for id in old})
     await work.wait(lambda _tx: bool(work.control.live.live_edges()), timeout_s=EDGE_WAIT_S)
     found: dict[str, Any] = {}
     async with store_of(environment) as admin:
@@ -99,6 +102,13 @@ async def _named_at(work: Work, evidence: SessionEvidence, id: str) -> tuple[Bef
     return await evidence.baseline_of_ended(id, found.ended_ms - ENDING_S * 1000)
 
 
+def _is_seen(control: Control, tx: Tx, allocation: Allocation) -> bool:
+    """Whether a Vango allocation stores its sessions in the environment's own store."""
+    kind = apps.environment(tx, allocation.environment).kind
+    managed = bindings.binding_in_force(control, tx, allocation.app, kind).can_be_fenced
+    return managed and not bindings.has_changed(tx, allocation, kind)
+
+
 async def _depth_at(evidence: SessionEvidence | None, id: str, declared: Depth) -> Depth:
     """How much can be known of an allocation's sessions: what it is built with counts only when it shows at a store."""
     if evidence is None:
@@ -108,15 +118,18 @@ async def _depth_at(evidence: SessionEvidence | None, id: str, declared: Depth) 
     return Depth.SDK if await evidence.is_sdk(id) else Depth.PLAIN
 
 
-def _known(tx: Tx, id: str) -> dict[str, Any]:
+def _known(control: Control, tx: Tx, id: str) -> dict[str, Any]:
     """What the control database knows of an allocation whose sessions move."""
     found = allocations.get(tx, id)
     assert found is not None, f"allocation {id} is moved and does not exist"
     deployment = apps.deployment(tx, found.deployment)
-    probe = deployment.facts.get("probe", {}) if deployment else {}
+    probe = deployment.facts.get(PROBE, {}) if deployment else {}
+    depth = manifest_of(tx, found.artifact).depth
+    if depth is Depth.STORE_AWARE and not _is_seen(control, tx, found):
+        depth = Depth.PLAIN  # its sessions lie where the platform can neither look nor fence
     return {
         "number": found.number,
-        "depth": manifest_of(tx, found.artifact).depth,
+        "depth": depth,
         "ended_ms": found.ended_ms,
         "window_ms": probe.get("window_ms"),
     }
@@ -228,6 +241,17 @@ def account_facts(account: Account, work: Work | None = None) -> dict[str, Any]:
     """An account as JSON values, with a row per named session, and what it could not count."""
     rows = [_row(fate) for fate in account.fates[:ROWS_KEPT_COUNT]]
     return {**summary(account), "rows": rows, "uncounted": uncounted(work) if work else [], "at_ms": now_ms()}
+
+
+def with_closed(account: Mapping[str, Any], closed: int) -> dict[str, Any]:
+    """An account (as JSON values) with sessions that had ended before it was opened."""
+    if not closed:
+        return dict(account)
+    reasons = {outcome: dict(counts) for outcome, counts in account["reasons"].items()}
+    ended = reasons.setdefault(Outcome.ENDED, {})
+    ended["closed"] = ended.get("closed", 0) + closed
+    total = account["total"] + closed
+    return {**account, "total": total, "ended": account["ended"] + closed, "reasons": reasons}
 
 
 def uncounted(work: Work) -> list[int]:
