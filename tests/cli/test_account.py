@@ -57,3 +57,15 @@ def test_counts_may_stand_in_a_member_of_their_own(nested: bool) -> None:
     counts = {name: flat.pop(name) for name in OUTCOMES}
     table = account_table({**flat, "counts": counts} if nested else {**flat, **counts})
     assert dict(row[:2] for row in table.rows)["lost"] == 2
+
+
+def test_the_age_of_what_a_crash_left_is_a_figure() -> None:
+    fates = (
+        Fate("a", Outcome.RESUMED, age_ms=12_340),
+        Fate("b", Outcome.RESUMED, age_ms=900),
+        Fate("c", Outcome.RESUMED),
+    )
+    table = account_table(summary(Account(fates)))
+    assert "12.3 s" in table.age
+    assert "of 1 session it is not known" in table.age
+    assert account_table(summary(Account((Fate("a", Outcome.RESUMED),)))).age == ""

@@ -39,6 +39,7 @@ class AccountTable:
     total: int
     rows: tuple[tuple[str, int, str], ...]
     remarks: tuple[str, ...]
+    age: str = ""
 
 
 def account_table(account: Mapping[str, Any]) -> AccountTable:
@@ -55,7 +56,19 @@ def account_table(account: Mapping[str, Any]) -> AccountTable:
         remarks.append(f"these counts add up to {added}, not to {total}: the account is incomplete")
     if account.get("settled") is False:
         remarks.append("not settled: the counts may still change")
-    return AccountTable(total, rows, tuple(remarks))
+    return AccountTable(total, rows, tuple(remarks), _age(account))
+
+
+def _age(account: Mapping[str, Any]) -> str:
+    """How much the death of an allocation cost those who resumed; empty where none died."""
+    if "age_max_s" not in account:
+        return ""
+    unknown = int(account.get("age_unknown", 0))
+    more = f"; of {count_of(unknown, 'session')} it is not known" if unknown else ""
+    return (
+        f"what was resumed was stored up to {account['age_max_s']} s before the end (half: {account['age_p50_s']} s); "
+        f"what was changed after that is lost{more}"
+    )
 
 
 def account_of(operation: OperationView) -> Mapping[str, Any] | None:
@@ -76,6 +89,8 @@ def show_account(screen: Screen, account: Mapping[str, Any], *, title: str = "Ac
         for name, number, why in table.rows
     ]
     screen.table(_COLUMNS, rows)
+    if table.age:
+        screen.say(Text("age", style="bold"), f": {table.age}")
     for remark in table.remarks:
         screen.say(Text("warning", style="yellow"), f": {remark}")
 
