@@ -51,6 +51,7 @@ MUTATIONS = [
     ("DELETE", "/v1/apps/board", None),
     ("PUT", "/v1/apps/board/secrets/API_KEY", {"value": "x"}),
     ("DELETE", "/v1/apps/board/secrets/API_KEY", None),
+    ("POST", "/v1/apps/board/rotations", {}),
     ("POST", "/v1/operations/opn_unknown/cancel", None),
 ]
 READS = [
@@ -60,6 +61,7 @@ READS = [
     "/v1/apps/board/deployments/1/report",
     "/v1/apps/board/sessions",
     "/v1/apps/board/secrets",
+    "/v1/apps/board/bindings",
     "/v1/routes",
     "/v1/allocations",
     "/v1/explain?url=http://board.localhost/",
@@ -231,6 +233,8 @@ UNKNOWN: list[Any] = [
     ("GET", "/v1/apps/nobody/deployments", None, "app-unknown"),
     ("GET", "/v1/apps/nobody/sessions", None, "app-unknown"),
     ("GET", "/v1/apps/nobody/secrets", None, "app-unknown"),
+    ("GET", "/v1/apps/nobody/bindings", None, "app-unknown"),
+    ("POST", "/v1/apps/nobody/rotations", {}, "app-unknown"),
     ("GET", "/v1/allocations?app=nobody", None, "app-unknown"),
     ("DELETE", "/v1/apps/nobody", None, "app-unknown"),
     ("POST", "/v1/apps/nobody/promotions", {"deployment": 1, "expected_epoch": 0}, "app-unknown"),

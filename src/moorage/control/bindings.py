@@ -167,9 +167,8 @@ def binding_views(control: Control, tx: Tx, app: str) -> list[BindingView]:
     deployment = _deployment(control, tx, app)
     if deployment is None or deployment.artifact is None or not is_vango(apps.artifact(tx, deployment.artifact)):
         return []
-    seen = deployment.facts.get("probe", {}).get("bindings", {})
-    told = {name: entry for name, entry in seen.items() if isinstance(entry, dict)}
-    probed = {name: bool(entry.get("ok")) for name, entry in told.items()}
+    probe = deployment.facts.get("probe", {})
+    probed = {name: bool(worked) for name, worked in probe.get("bindings", {}).items()}
     return [
         BindingView(
             service_class=service.service_class,
@@ -177,7 +176,7 @@ def binding_views(control: Control, tx: Tx, app: str) -> list[BindingView]:
             source=service.source,
             variable=service.variable,
             state=service.state,
-            why=str(told.get(service.service_class, {}).get("why", "")),
+            why=str(probe.get("why", "")) if service.probed is None else "",
         )
         for service in services(binding_in_force(control, tx, app), probed)
     ]

@@ -22,7 +22,7 @@ class SecretUnreadable(MoorageError):
             Problem(
                 "secret-unreadable",
                 f"The secret {name} of {app} cannot be opened with this installation's key",
-                hint="Set it again with `moorage secret set`.",
+                hint="Restore the keys that belong to this database, or set it again with `moorage secret set`.",
                 status=500,
             )
         )

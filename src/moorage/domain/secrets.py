@@ -103,7 +103,7 @@ def _wrong_in_url(value: str) -> str | None:
     except ValueError:
         return "Its host or port cannot be read; a `/`, `?`, `#` or `:` of a password must be written as %XX."
     if parts.scheme not in _SCHEMES:
-        return f"It must begin with redis:// or rediss://, not with {parts.scheme or 'nothing'}."
+        return "It must begin with redis:// or rediss://."
     if not parts.hostname or port == 0:
         return "It names no host, or port 0."
     return _wrong_after_host(parts)
