@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from moorage.cli import call, follow
 from moorage.cli.app import build_app
+from moorage.cli.verbs import logs
 from tests.cli.control import TOKEN, Control, running_control
 
 
@@ -58,3 +60,11 @@ def run(control: Control, tmp_path: Path) -> Run:
         return Ran(ended.exit_code, ended.stdout, ended.stderr)
 
     return invoke
+
+
+@pytest.fixture
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command line that tries again as often as always, and without waiting in between."""
+    monkeypatch.setattr(call, "RETRY_PAUSES_S", tuple(0.0 for _ in call.RETRY_PAUSES_S))
+    monkeypatch.setattr(follow, "SILENCE_PAUSE_S", 0.0)
+    monkeypatch.setattr(logs, "LOST_PAUSE_S", 0.0)

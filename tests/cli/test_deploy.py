@@ -95,6 +95,7 @@ def test_json_ends_in_operation_deployment_and_next_command(builder: Control, ru
     assert last["next"] == "moorage promote board --deployment 5"
 
 
+@pytest.mark.usefixtures("no_pauses")
 def test_an_upload_and_a_start_that_get_lost_are_repeated(builder: Control, run: Run, source: Path) -> None:
     path = next(path for method, path in builder.answers if method == "PUT")
     builder.on("PUT", path, DROP, ref("", None))

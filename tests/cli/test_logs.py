@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from moorage.cli.call import Exit
 from moorage.wire.api import LogChunk
 from tests.cli.conftest import Run
@@ -51,6 +53,7 @@ def test_the_last_lines_alone(control: Control, run: Run) -> None:
     assert run("logs", 7, "-n", 9).out == "1\n2\n3\n"
 
 
+@pytest.mark.usefixtures("no_pauses")
 def test_following_goes_on_where_the_piece_ended_until_it_is_over(control: Control, run: Run) -> None:
     pieces = (chunk(7, "one\nhal", 7), DROP, chunk(7, "f\n", 9), chunk(7, "", 9), chunk(7, "", 9, over=True))
     control.on("GET", "/v1/allocations/7/logs", *pieces)

@@ -206,6 +206,7 @@ def test_no_wait_returns_what_was_started(board: Control, run: Run) -> None:
     }
 
 
+@pytest.mark.usefixtures("no_pauses")
 def test_a_lost_connection_is_tried_again_with_the_same_key(board: Control, run: Run) -> None:
     board.on("POST", "/v1/apps/board/promotions", DROP, DROP, ref(PROMOTION_ID, 5))
     assert run("promote", "board").code == Exit.OK
@@ -214,6 +215,7 @@ def test_a_lost_connection_is_tried_again_with_the_same_key(board: Control, run:
     assert len(set(keys)) == 1
 
 
+@pytest.mark.usefixtures("no_pauses")
 def test_a_follower_survives_a_lost_connection(board: Control, run: Run) -> None:
     path = f"/v1/operations/{PROMOTION_ID}"
     board.on("GET", path, operation(PROMOTION_ID, "promotion", "requested"), DROP, board.answers["GET", path][-1])

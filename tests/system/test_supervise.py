@@ -155,6 +155,7 @@ async def test_children_end_when_the_supervisor_is_killed(tmp_path: Path, up: St
     assert noted(tmp_path, "stopped", "bus", "SIGTERM")
 
 
+@pytest.mark.servers  # waits out the grace of what was left: seconds
 async def test_the_next_supervisor_ends_what_a_killed_one_left(tmp_path: Path, up: Start) -> None:
     platform = up(child(tmp_path, "deaf", "--deaf"))  # ignores the SIGTERM that the supervisor's death sends it
     platform.line()
