@@ -5,18 +5,17 @@ The work folder holds `source/` (unpacked), `tree/` (the artifact to be), `wheel
 
 from __future__ import annotations
 
-import asyncio
 import platform
 import shutil
 import sys
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ParamSpec, TypeVar
 
 from moorage.artifacts.tree import hash_tree
 from moorage.build import serve
-from moorage.build.outcome import FULL_TEXTS, Blocked, Failed, disk_full
+from moorage.build.bench import Bench, in_thread, last, short
+from moorage.build.outcome import Blocked, Failed
 from moorage.build.plan import (
     APP,
     PIP_ENVIRON,
@@ -34,15 +33,16 @@ from moorage.build.plan import (
     with_own_sdk,
 )
 from moorage.build.sdk_wheel import sdk_version, write_sdk_wheel
-from moorage.build.tools import Ran, run_tool, tool_environ
 from moorage.build.tree import copy_site_files, copy_tree, native_files, normalise_site
-from moorage.build.validate import SCHEMA_TIMEOUT_S, State, check_process, read_state
+from moorage.build.validate import SCHEMA_TIMEOUT_S, Made, Served, check_process, read_state
+from moorage.build.vango.app import VangoBuild
+from moorage.build.vango.toolchain import CACHE, cache_folder
 from moorage.domain.appfile import APPFILE_MAX_BYTES, APPFILE_NAME, AppFile, missing_appfile, parse_appfile
 from moorage.domain.artifact import Depth, Manifest
+from moorage.domain.detect import GO_MOD, VANGO_FILE, is_vango
 from moorage.domain.errors import Problem
-from moorage.domain.limits import BUILD_TIMEOUT_S, LOG_TAIL_LINES_COUNT
+from moorage.domain.limits import BUILD_TIMEOUT_S
 from moorage.domain.names import check_name
-from moorage.system.clock import monotonic_s
 from moorage.system.files import sha256_of
 
 ARTIFACT_TOTAL_MAX_BYTES = 4 << 30
@@ -52,8 +52,6 @@ ASSETS_NAMED_MAX_CHARS = 256 << 10  # a site with more names none: the list only
 _REQUIREMENTS_AS_USED = ".moorage-requirements.txt"
 
 Stage = Callable[[str, str], Awaitable[None]]  # (stage, one line for people)
-_P = ParamSpec("_P")
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,25 +75,13 @@ class Order:
     secrets: Mapping[str, str] = field(default_factory=dict)
 
 
-async def in_thread(call: Callable[_P, _T], /, *given: _P.args, **named: _P.kwargs) -> _T:
-    """Run blocking work in a thread. A cancellation waits for its end: nobody removes the folder under its feet."""
-    task = asyncio.create_task(asyncio.to_thread(call, *given, **named))
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait({task})
-        raise
-
-
 class Assembly:
     """One build in one work folder; `source/` is there."""
 
     def __init__(self, work: Path, order: Order, shop: Workshop) -> None:
-        self.work, self.tree = work, work / "tree"
-        self._source, self._order, self._shop = work / "source", order, shop
-        self._secrets = tuple(order.secrets.values())
-        self._environ = tool_environ(shop.host, order.secrets)
-        self._deadline = monotonic_s() + shop.timeout_s
+        self._bench = Bench(work, shop.host, order.secrets, shop.timeout_s)
+        self.work, self.tree, self._source = work, self._bench.tree, self._bench.source
+        self._order, self._shop = order, shop
 
     async def run(self, stage: Stage) -> Manifest:
         """Make `tree/` and return its manifest; `stage` hears of each step.
@@ -104,10 +90,18 @@ class Assembly:
         """
         appfile = read_appfile(self._source, self._order.app)
         if appfile.build.command:
-            await stage("building", f"running `{_short(appfile.build.command)}`")
+            await stage("building", f"running `{short(appfile.build.command)}`")
             await self._run_command(appfile.build.command)
         content = self._output(appfile)
         plan = self._plan(appfile, content)
+        if plan.kind is Kind.VANGO:
+            made = await self._make_vango(appfile, plan, content, stage)
+        else:
+            made = await self._make(appfile, plan, content, stage)
+        return await self._manifest(appfile, plan, made)
+
+    async def _make(self, appfile: AppFile, plan: Plan, content: Path, stage: Stage) -> Made:
+        """The tree of an app in Python, of a site, or of what a command left."""
         if plan.dependencies is not None:
             await stage("building", f"installing the packages of {plan.dependencies.source}")
         facts: dict[str, object] = {"python": platform.python_version()} if plan.kind is Kind.PYTHON else {}
@@ -115,29 +109,44 @@ class Assembly:
         if plan.dependencies is not None:
             facts |= await self._install(plan.dependencies, content)
         await stage("validating", "reading what was built")
-        return await self._validated(appfile, plan, facts)
+        self._check_process(plan)
+        return await self._validated(appfile, facts, is_site=plan.kind is Kind.STATIC)
+
+    async def _make_vango(self, appfile: AppFile, plan: Plan, content: Path, stage: Stage) -> Made:
+        cache = cache_folder(self._bench.environ, self.work.parent / CACHE)
+        made = await VangoBuild(self._bench, cache).run(appfile, content, stage)
+        await stage("validating", "reading what was built")
+        self._check_process(plan)
+        return made
+
+    def _check_process(self, plan: Plan) -> None:
+        problem = check_process(plan.process, plan.kind, self.tree)
+        if problem is not None:
+            raise Blocked(problem)
 
     def _plan(self, appfile: AppFile, content: Path) -> Plan:
         requirements = _text(content / REQUIREMENTS) or _text(self._source / REQUIREMENTS)
-        plan = plan_build(appfile, requirements, _text(content / PYPROJECT) or _text(self._source / PYPROJECT))
+        pyproject = _text(content / PYPROJECT) or _text(self._source / PYPROJECT)
+        top = {name for name in (VANGO_FILE, GO_MOD) if (self._source / name).is_file()}
+        plan = plan_build(appfile, requirements, pyproject, vango=is_vango(top))
         if isinstance(plan, Problem):
             raise Blocked(plan)
         return plan
 
     async def _run_command(self, command: str) -> None:
         """The explicit build command, in the unpacked source, which is this build's own copy."""
-        ran = await self._tool(("sh", "-c", command), self._source, {})
+        ran = await self._bench.run(("sh", "-c", command), self._source, {})
         if ran.succeeded:
             return
         problem = Problem(
             "build-command-failed",
             "The build command failed",
-            f"`{_short(command)}` ended with exit code {ran.exit_code}",
+            f"`{short(command)}` ended with exit code {ran.exit_code}",
             "Run it yourself in a clean copy of the source, correct it, then deploy again.",
             422,
             {"exit_code": ran.exit_code},
         )
-        raise Failed(problem, _last(ran))
+        raise Failed(problem, last(ran))
 
     def _output(self, appfile: AppFile) -> Path:
         """The folder with what will run or be served."""
@@ -195,70 +204,54 @@ class Assembly:
             constraints=str(constraints),
             requirements=str(requirements),
         )
-        ran = await self._tool(command, folder, PIP_ENVIRON)
+        ran = await self._bench.run(command, folder, PIP_ENVIRON)
         if not ran.succeeded:
             problem = pip_problem(ran.lines, wanted.source)
             blocked = problem.code == "python-version-unsupported"
-            raise (Blocked if blocked else Failed)(problem, _last(ran))
+            raise (Blocked if blocked else Failed)(problem, last(ran))
         installed = await in_thread(normalise_site, site)
         facts: dict[str, object] = {"distributions": [list(each) for each in installed], "packages_from": wanted.source}
         if any(native_files(site)):
             facts["native"] = f"{platform.system().lower()}-{platform.machine()}"
         return facts
 
-    async def _validated(self, appfile: AppFile, plan: Plan, facts: dict[str, object]) -> Manifest:
+    async def _validated(self, appfile: AppFile, facts: Mapping[str, object], *, is_site: bool) -> Made:
+        """Read the declared state out of the tree."""
         uses_sdk = (self.tree / SITE / "moorage_app").is_dir()
-        problem = check_process(plan.process, plan.kind, self.tree)
-        if problem is not None:
-            raise Blocked(problem)
         state = await read_state(
             appfile,
             self.tree,
             uses_sdk=uses_sdk,
             python=self._shop.app_python,
-            environ=self._environ,
-            secrets=self._secrets,
+            environ=self._bench.environ,
+            secrets=self._bench.secrets,
             work=self.work,
-            timeout_s=min(SCHEMA_TIMEOUT_S, self._left()),
+            timeout_s=min(SCHEMA_TIMEOUT_S, self._bench.left_s()),
         )
+        served = Served(f"{APP}/{PUBLIC}", "/") if is_site else None
+        return Made(Depth.SDK if uses_sdk else Depth.PLAIN, state, served, facts)
+
+    async def _manifest(self, appfile: AppFile, plan: Plan, made: Made) -> Manifest:
+        """What the tree is, if its size is allowed."""
         files = await in_thread(hash_tree, self.tree)
         total = sum(entry.size for entry in files)
         if total > self._shop.total_max_bytes:
             detail = f"{total} bytes; {self._shop.total_max_bytes} are allowed"
             hint = "Leave out what the app does not need to run."
             raise Blocked(Problem("artifact-too-large", "The artifact is too large", detail, hint, 422))
-        public = f"{APP}/{PUBLIC}/"
-        served = (e.path.removeprefix(public) for e in files if e.path.startswith(public))
-        assets = tuple(f"/{path}" for path in served) if plan.kind is Kind.STATIC else ()
+        assets = made.served.paths(entry.path for entry in files) if made.served else ()
         return Manifest(
             app=appfile.name,
             kind=plan.kind,
             process=plan.process,
             files=files,
-            depth=Depth.SDK if uses_sdk else Depth.PLAIN,
-            state=state.entries,
+            depth=made.depth,
+            state=made.state.entries,
             migrations=appfile.migrations,
             assets=assets if sum(map(len, assets)) <= ASSETS_NAMED_MAX_CHARS else (),
             source=dict(self._order.source_facts),
-            facts={**facts, **_told(appfile, state, uses_sdk), "file_count": len(files), "total_bytes": total},
+            facts={**made.facts, **_told(appfile, made), "file_count": len(files), "total_bytes": total},
         )
-
-    async def _tool(self, argv: Sequence[str], folder: Path, more: Mapping[str, str]) -> Ran:
-        """Run a tool within what is left of the build's time. Raises Failed for a deadline or a full disk."""
-        environ = {**self._environ, **more, "TMPDIR": str(await in_thread(_scratch, self.work))}
-        ran = await run_tool(
-            argv, folder=folder, environ=environ, timeout_s=self._left(), secrets=self._secrets, mark=self.work
-        )
-        if ran.exit_code is None:
-            detail = f"`{_short(' '.join(argv[-1:]))}` was ended after {self._shop.timeout_s:g} s for the whole build"
-            hint = "Make the build faster; packages that are compiled can be given as wheels."
-            raise Failed(Problem("build-timeout", "The build took too long", detail, hint, 504), _last(ran))
-        if not ran.succeeded and any(text in line.lower() for line in ran.lines for text in FULL_TEXTS):
-            raise disk_full(_full_line(ran), _last(ran))
-        return ran
-
-    def _left(self) -> float:
-        return max(self._deadline - monotonic_s(), 0.0)
 
 
 def read_appfile(source: Path, app: str) -> AppFile:
@@ -278,28 +271,22 @@ def read_appfile(source: Path, app: str) -> AppFile:
     return answer
 
 
-def _told(appfile: AppFile, state: State, uses_sdk: bool) -> dict[str, object]:
+def _told(appfile: AppFile, made: Made) -> dict[str, object]:
     """What the app file says and later decisions need, and how well the state is known."""
+    state = made.state
     facts: dict[str, object] = {
-        "store": uses_sdk if appfile.store is None else appfile.store,
+        "store": made.depth is not Depth.PLAIN if appfile.store is None else appfile.store,
         "checks": {"process": "built", "state": "built" if state.source else "none declared"},
     }
     if state.source:
         facts["state"] = {"level": "built", "source": state.source, "hash": state.hash, "fields": len(state.entries)}
-    if uses_sdk:
+    if made.depth is Depth.SDK:
         facts["sdk"] = sdk_version()
     if appfile.build.command:
         facts["build_command"] = appfile.build.command
     promotion = appfile.promotion
     told = {"mode": promotion.mode, "bake_s": promotion.bake_s, "drain_deadline_s": promotion.drain_deadline_s}
     return facts | {f"promotion_{key}": value for key, value in told.items() if value is not None}
-
-
-def _scratch(work: Path) -> Path:
-    """Temporary files of tools lie in the work folder, on the disk that was chosen for builds, and go with it."""
-    folder = work / "tmp"
-    folder.mkdir(exist_ok=True)
-    return folder
 
 
 def _text(place: Path) -> str | None:
@@ -320,16 +307,3 @@ def _text(place: Path) -> str | None:
             "python-dependencies-unreadable", "The app's packages cannot be told", f"{place.name}: {why}", hint, 422
         )
     )
-
-
-def _full_line(ran: Ran) -> str:
-    return next(line for line in reversed(ran.lines) if any(text in line.lower() for text in FULL_TEXTS))
-
-
-def _short(command: str) -> str:
-    line = " ".join(command.split())
-    return line if len(line) <= 80 else f"{line[:79]}…"
-
-
-def _last(ran: Ran) -> tuple[str, ...]:
-    return ran.lines[-LOG_TAIL_LINES_COUNT:]

@@ -1,7 +1,8 @@
 """What a build does, decided from the app file and from what lies in the source. Pure.
 
 The layout of an artifact: `app/` is the source or the build's output (the working folder of the process), `site/` are
-a Python app's packages. A static site has `app/serve.py` and its files below `app/public/`.
+a Python app's packages. A static site has `app/serve.py` and its files below `app/public/`; a Vango app is laid out as
+`build.vango.app` says.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from enum import StrEnum
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
-from moorage.domain.appfile import AppFile
+from moorage.domain.appfile import VANGO_HEALTH, AppFile
 from moorage.domain.artifact import Process
 from moorage.domain.errors import Problem
 
@@ -40,6 +41,7 @@ class Kind(StrEnum):
 
     PYTHON = "python"
     STATIC = "static"
+    VANGO = "vango"
     COMMAND = "command"
 
 
@@ -65,10 +67,17 @@ class Plan:
     process: Process
 
 
-def plan_build(appfile: AppFile, requirements: str | None, pyproject: str | None) -> Plan | Problem:
-    """The plan for a source with these files (their text, None where there is no such file)."""
+def plan_build(
+    appfile: AppFile, requirements: str | None, pyproject: str | None, *, vango: bool = False
+) -> Plan | Problem:
+    """The plan for a source with these files (their text, None where there is no such file); `vango`: it has a
+    vango.json beside its go.mod."""
     if appfile.static is not None:
         return Plan(Kind.STATIC, None, _static_process(appfile))
+    if vango:
+        return Plan(Kind.VANGO, None, _vango_process(appfile.process))
+    if appfile.vango is not None:
+        return _no_vango()
     if requirements is not None:
         unfit = check_python(pyproject) if pyproject else None
         wanted = Dependencies(file=REQUIREMENTS) if _asks_for_something(requirements) else None
@@ -94,6 +103,17 @@ def _static_process(appfile: AppFile) -> Process:
     command = f"python {SERVER} {PUBLIC}" + (" --spa" if appfile.static.spa else "")
     health = appfile.process.health if appfile.process.health != "/" else STATIC_HEALTH
     return replace(appfile.process, command=command, health=health)
+
+
+def _vango_process(process: Process) -> Process:
+    """The front page is the slowest thing to ask a Vango app for; the framework answers a path of its own."""
+    return replace(process, health=VANGO_HEALTH) if process.health == "/" else process
+
+
+def _no_vango() -> Problem:
+    detail = "moorage.toml has a section `[vango]`, and the source has no vango.json beside a go.mod"
+    hint = "Deploy the folder that holds vango.json, or take the section out of moorage.toml."
+    return Problem("vango-settings-invalid", "The source is no Vango app", detail, hint, 422)
 
 
 def listed_dependencies(pyproject: str) -> tuple[str, ...] | Problem | None:

@@ -9,7 +9,7 @@ import re
 import shlex
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from moorage.build.plan import APP, SITE, Kind, state_target
 from moorage.build.tools import Ran, run_tool
 from moorage.build.tree import runnable_packages
 from moorage.domain.appfile import AppFile
-from moorage.domain.artifact import Process, StateEntry
+from moorage.domain.artifact import Depth, Process, StateEntry
 from moorage.domain.errors import Problem
 from moorage.domain.limits import LOG_TAIL_LINES_COUNT
 
@@ -61,6 +61,29 @@ class State:
     entries: tuple[StateEntry, ...] = ()
     source: str = ""
     hash: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """Which files of a tree are served as they are: a folder of it, and the URL prefix that they are found below."""
+
+    folder: str
+    prefix: str
+
+    def paths(self, files: Iterable[str]) -> tuple[str, ...]:
+        """The URL paths of those files that lie in the folder."""
+        inside = (path.removeprefix(f"{self.folder}/") for path in files if path.startswith(f"{self.folder}/"))
+        return tuple(f"{self.prefix.rstrip('/')}/{path}" for path in inside)
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What a build made of a source, besides the files of its tree."""
+
+    depth: Depth
+    state: State
+    served: Served | None
+    facts: Mapping[str, object]
 
 
 def check_process(process: Process, kind: Kind, tree: Path) -> Problem | None:

@@ -22,9 +22,11 @@ from moorage.artifacts.archive import unpack_archive
 from moorage.artifacts.foreign import misfit, other_app, this_machine
 from moorage.artifacts.manifest import manifest_to_json
 from moorage.artifacts.store import ArtifactStore
-from moorage.build.assemble import Assembly, Order, Workshop, in_thread
+from moorage.build.assemble import Assembly, Order, Workshop
+from moorage.build.bench import in_thread
 from moorage.build.outcome import Blocked, Failed, disk_failure
 from moorage.build.tools import end_leftovers
+from moorage.build.vango.toolchain import CACHE
 from moorage.domain.artifact import Manifest
 from moorage.domain.errors import MoorageError, Problem, Refused, Unavailable
 from moorage.domain.limits import LEASE_RENEW_S, LONG_POLL_MAX_S
@@ -280,7 +282,7 @@ def _built(job: BuildJob, manifest: Manifest, digest: str) -> BuildReport:
 def sweep(folder: Path) -> int:
     """Clear what a worker that was killed left in its folder, its tools included; says how many builds."""
     folder.mkdir(parents=True, exist_ok=True)
-    left = [place for place in folder.iterdir() if place.is_dir()]
+    left = [place for place in folder.iterdir() if place.is_dir() and place.name != CACHE]
     for place in left:
         end_leftovers(place)
         remove_tree(place)

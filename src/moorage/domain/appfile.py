@@ -21,6 +21,7 @@ from moorage.domain.limits import READY_TIMEOUT_S, STOP_GRACE_S
 from moorage.domain.names import check_name
 
 APPFILE_NAME = "moorage.toml"
+VANGO_COMMAND, VANGO_HEALTH = "./server", "/_vango/health/ready"  # of a Vango app, where the file says nothing
 APPFILE_MAX_BYTES = 64 << 10  # a page or two of settings; anything longer is not an app file
 _SHOWN_MAX_CHARS = 80
 _TOP_NAMES = [*KEYS[TOP], *(f"[{section}]" for section in KEYS if section != TOP)]
@@ -61,10 +62,19 @@ class Promotion:
 
 
 @dataclass(frozen=True, slots=True)
+class Vango:
+    """What is said about a Vango app: the Go package to build (POSIX path within the source, empty: the usual one),
+    and whether the edge may cure the framework's refusal to resume a stored session."""
+
+    main: str = ""
+    resume_cure: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class AppFile:
     """A valid `moorage.toml`. `process.command` is empty only for a static site. At most one of `state_module`
     (`module:attribute`) and `state_schema` (path of a JSON file) is set. `store` None: a store when the app uses the
-    SDK."""
+    SDK or keeps its sessions in one by itself. `vango` None: the file has no such section."""
 
     name: str
     process: Process
@@ -75,6 +85,7 @@ class AppFile:
     migrations: tuple[Migration, ...] = ()
     promotion: Promotion = Promotion()
     store: bool | None = None
+    vango: Vango | None = None
 
 
 def missing_appfile(folder: str) -> Problem:
@@ -206,9 +217,11 @@ def _check_relations(at: _Places, table: Table) -> Problem | None:
 
 
 def _check_process(at: _Places, table: Table) -> Problem | None:
-    """A command, unless the platform serves the files itself; an output only of a command."""
+    """A command, unless the platform serves the files itself or knows the usual one; an output only of a command."""
     command, static = _get(table, "process", "command"), table.get("static")
-    if command is None and static is None:
+    if static is not None and "vango" in table:
+        return _wrong(at, ("vango",), table["vango"], "either `[static]` or `[vango]`, not both")
+    if command is None and static is None and "vango" not in table:
         where: Path = ("process",) if "process" in table else ()
         return _wrong(at, where, "no command", '`[process] command = "..."`, or `[static]` for a site', quote=False)
     if command is not None and static is not None:
@@ -261,16 +274,26 @@ def _build(table: Table) -> AppFile:
             promotion.get("mode"), _seconds(promotion.get("bake_s")), _seconds(promotion.get("drain_deadline_s"))
         ),
         store=store if isinstance(store, bool) else None,
+        vango=_vango(table),
     )
+
+
+def _vango(table: Table) -> Vango | None:
+    """The `[vango]` section, None where there is none."""
+    section = table.get("vango")
+    if not isinstance(section, dict):
+        return None
+    return Vango(section.get("main", ""), section.get("resume_cure", False))
 
 
 def _process(table: Table) -> Process:
     """The `[process]` section with its defaults."""
     section = table.get("process", {})
     assert isinstance(section, dict)
+    of_vango = "vango" in table
     return Process(
-        command=section.get("command", ""),
-        health=section.get("health", "/"),
+        command=section.get("command", VANGO_COMMAND if of_vango else ""),
+        health=section.get("health", VANGO_HEALTH if of_vango else "/"),
         ready_timeout_s=float(section.get("ready_timeout_s", READY_TIMEOUT_S)),
         stop_grace_s=float(section.get("stop_grace_s", STOP_GRACE_S)),
     )

@@ -125,6 +125,10 @@ KEYS: Mapping[str, Mapping[str, Key]] = {
         "drain_deadline_s": Key(f"seconds between 0 and {DRAIN_DEADLINE_MAX_S:g}", _seconds(0, DRAIN_DEADLINE_MAX_S)),
     },
     "store": {"enabled": Key("true or false", _is_bool)},
+    "vango": {
+        "main": Key('the folder of a Go package inside the source, for example "./cmd/server"', is_inner_path),
+        "resume_cure": Key("true or false", _is_bool),
+    },
 }
 
 REQUIRED_IN_ENTRY: Mapping[str, tuple[str, ...]] = {"migration": ("name", "impact")}  # the sections written as [[...]]

@@ -7,14 +7,16 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from moorage.domain.appfile import VANGO_COMMAND, VANGO_HEALTH
 from moorage.domain.limits import NAME_LENGTH_MAX_CHARS
 from moorage.domain.names import check_name
 
 REQUIREMENTS, PYPROJECT, INDEX = "requirements.txt", "pyproject.toml", "index.html"
+VANGO_FILE, GO_MOD = "vango.json", "go.mod"
 READ_MAX_BYTES = 64 << 10  # a file beyond this is named to `detect` with an empty text
 _APP = re.compile(
     r"^(\w+)(?:\s*:[^=\n]+)?\s*=\s*(?:\w+\.)*(FastAPI|Starlette|Litestar|Quart|Sanic|MoorageApp|Live)\(", re.M
@@ -24,6 +26,8 @@ _STATE = re.compile(r"^class \w+\([^)]*\b(?:SessionState|SharedState)\b", re.M)
 _HEALTH = re.compile(r"[\"'](/(?:healthz|health|readyz|ready|livez|up))[\"']")
 _FIRST_TO_TRY = ("app.py", "main.py", "server.py", "asgi.py", "board.py")
 _FALLBACK_NAME = "app"
+_MODULE = re.compile(r'^[ \t]*module[ \t]+"?([^\s"]+)', re.M)
+_MAJOR = re.compile(r"v\d+")
 
 
 class Guess(StrEnum):
@@ -31,6 +35,7 @@ class Guess(StrEnum):
 
     PYTHON = "python"
     STATIC = "static"
+    VANGO = "vango"
     COMMAND = "command"
     UNKNOWN = "unknown"
 
@@ -49,6 +54,8 @@ class Suggestion:
 def detect(folder: str, files: Mapping[str, str]) -> Suggestion:
     """The suggestion for a folder called `folder` with these files at its top: name to text (UTF-8, at most
     READ_MAX_BYTES; empty for what is larger or no text). Never raises."""
+    if is_vango(files):
+        return _vango(folder, files[GO_MOD])
     name = suggest_name(_declared_name(files) or folder)
     if PYPROJECT in files or REQUIREMENTS in files:
         return _python(name, files, PYPROJECT if PYPROJECT in files else REQUIREMENTS)
@@ -64,6 +71,25 @@ def detect(folder: str, files: Mapping[str, str]) -> Suggestion:
         return _python(name, files, "a Python file")
     text = _head(name) + _section("process", command="./serve --port $PORT", health="/")
     return Suggestion(Guess.UNKNOWN, "nothing that is known", text, False)
+
+
+def is_vango(names: Container[str]) -> bool:
+    """Whether a folder with these names at its top holds a Vango app: its settings lie beside the Go module."""
+    return VANGO_FILE in names and GO_MOD in names
+
+
+def _vango(folder: str, go_mod: str) -> Suggestion:
+    """A Vango app, named after its module."""
+    name = suggest_name(_module_name(go_mod) or folder)
+    text = _head(name) + _section("process", command=VANGO_COMMAND, health=VANGO_HEALTH)
+    return Suggestion(Guess.VANGO, f"{VANGO_FILE} beside {GO_MOD}", text, True)
+
+
+def _module_name(go_mod: str) -> str:
+    """The last part of a module's path that is a name and not a version."""
+    found = _MODULE.search(go_mod)
+    parts = found.group(1).split("/") if found else []
+    return next((part for part in reversed(parts) if not _MAJOR.fullmatch(part)), "")
 
 
 def suggest_name(text: str) -> str:
