@@ -74,16 +74,16 @@ func (a Arrival) Meaning() string {
 	case !a.Live:
 		return "The page is here, its session is not yet."
 	case a.Resumed == 0:
-		return "It began in this process. Nothing was carried over from an earlier one."
+		return "It began in allocation " + Allocation() + ". Nothing was carried over from an earlier one."
 	default:
-		return "Another process held it before. What is kept came along; scratch did not."
+		return "Allocation " + Allocation() + " took it over from another. What is kept came along; scratch did not."
 	}
 }
 
-// Allocation is the number of the running copy of the app, as the platform tells it.
+// Allocation is the number of the running copy of the app, as the platform tells it; "local" without a platform.
 func Allocation() string {
 	if number := os.Getenv("MOORAGE_ALLOCATION_NUMBER"); number != "" {
 		return number
 	}
-	return "none"
+	return "local"
 }
