@@ -71,9 +71,7 @@ class Control:
 def _requests(control: Control) -> type[BaseHTTPRequestHandler]:
     class Requests(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm = (
-            True  # else the body waits 40 ms for the receipt of the head
-        )
+        disable_nagle_algorithm = True  # else the body waits 40 ms for the receipt of the head
 
         def log_message(self, *_: Any) -> None:
             pass

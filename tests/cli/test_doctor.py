@@ -72,6 +72,14 @@ def test_the_ports_of_a_running_platform_are_its_own(run: Run, home: Path) -> No
         assert "Moorage runs" in found(run, home)["HTTP port"]["found"]
 
 
+def test_what_is_next_depends_on_whether_it_runs(run: Run, home: Path) -> None:
+    assert run("doctor", "--home", home).out.splitlines()[-1].endswith("Next: moorage up")
+    with take_lock(home / "moorage.lock", api="http://127.0.0.1:1"):
+        last = run("doctor", "--home", home).out.splitlines()[-1]
+    assert last.startswith("Moorage runs here")
+    assert last.endswith("Next: moorage status")
+
+
 def test_a_data_directory_that_is_a_file_is_a_fault(run: Run, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     item = found(run, tmp_path / "file" / "home")

@@ -98,6 +98,26 @@ def test_a_home_where_nothing_was_started_is_unreachable_and_not_a_token_problem
     assert not (tmp_path / "new").exists()
 
 
+def test_status_tells_a_home_where_nothing_was_started_from_a_platform_that_is_stopped(
+    run: Run, tmp_path: Path, closed_port: int
+) -> None:
+    home = tmp_path / "home"
+    nobody = {"MOORAGE_API": None, "MOORAGE_TOKEN": None}
+    assert (
+        run("status", "--home", home, "--json", env=nobody).json["title"] == f"No platform was ever started in {home}"
+    )
+    home.mkdir()
+    (home / "settings.toml").write_text(f"api_port = {closed_port}\n")
+    assert "ever started" in run("status", "--home", home, "--json", env=nobody).json["title"]
+    with take_lock(home / "moorage.lock"):
+        pass
+    (home / "keys").mkdir()
+    (home / "keys" / "admin.token").write_text("token")
+    ran = run("status", "--home", home, "--json", env=nobody)
+    assert (ran.code, ran.json["code"]) == (Exit.UNREACHABLE, "control-unreachable")
+    assert ran.json["title"].endswith("does not answer")
+
+
 def test_an_address_without_a_token(control: Control, run: Run) -> None:
     ran = run("status", "--json", env={"MOORAGE_TOKEN": None})
     assert (ran.code, ran.json["code"]) == (Exit.REFUSED, "token-missing")

@@ -318,3 +318,15 @@ def test_a_lost_race_names_the_winner(board: Control, run: Run) -> None:
     )
     ran = run("promote", "board", "--json")
     assert (ran.code, ran.json["code"], ran.json["actual_epoch"]) == (Exit.REFUSED, "epoch-stale", 5)
+
+
+def test_a_deadline_without_a_drain_is_refused_or_said(board: Control, run: Run) -> None:
+    deadline = ("--drain-deadline", "60")
+    for verb in ("promote", "rollback"):
+        ran = run(verb, "board", "--handover", *deadline)
+        assert ran.code == Exit.USAGE
+        assert "--drain-deadline goes with --drain" in " ".join(ran.err.replace("│", " ").split())
+    assert board.changes() == []
+    assert "--drain-deadline has no effect" in run("promote", "board", *deadline).err, "the report says: handed over"
+    assert "--drain-deadline" not in run("promote", "board", "--drain", *deadline).err
+    assert "--drain-deadline" not in run("promote", "board").err

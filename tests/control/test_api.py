@@ -146,6 +146,14 @@ async def test_a_deadline_that_is_none_is_refused_before_anything_moves(world: W
         check_problem(answer, 422, "request-invalid")
 
 
+async def test_a_hand_over_has_no_deadline_that_could_be_forgotten(world: World) -> None:
+    await world.deploy(V1)
+    for mode, status in (("handover", 422), ("drain", 202), (None, 202)):
+        body = {"deployment": 1, "expected_epoch": 0, "mode": mode, "drain_deadline_s": 5}
+        answer = await client(world).post("/v1/apps/board/promotions", json=body, headers=key())
+        assert answer.status_code == status, (mode, answer.text)
+
+
 async def test_a_body_that_is_not_json(world: World) -> None:
     for content, kind in NOT_JSON:
         answer = await client(world).post(
@@ -308,6 +316,17 @@ async def test_100_concurrent_retries_are_one_operation(world: World) -> None:
     await world.ended(rows[0].id)
     later = await asking.post("/v1/apps/board/deployments", json={"source": source}, headers=same)
     assert later.text == answers[0].text, "a retry after the end attaches to the ended operation"
+
+
+async def test_a_retry_is_answered_also_when_its_source_has_been_cleared_away(world: World) -> None:
+    """The record of the key comes before every other check, or a granted request would be told that it failed."""
+    source, same, path = world.source(V1), key(), "/v1/apps/board/deployments"
+    first = await client(world).post(path, json={"source": source}, headers=same)
+    await world.ended(first.json()["operation"])
+    (world.plane.home / "sources" / f"{source}.tar.gz").unlink()
+    again = await client(world).post(path, json={"source": source}, headers=same)
+    assert (again.status_code, again.text) == (first.status_code, first.text)
+    check_problem(await client(world).post(path, json={"source": source}, headers=key()), 404, "source-unknown")
 
 
 async def test_a_key_of_another_request_is_refused(world: World) -> None:

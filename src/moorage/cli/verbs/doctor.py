@@ -62,6 +62,8 @@ def doctor_verb(more: Sequence[Check] = ()) -> Callable[[Call], Awaitable[Exit |
         findings = list(_all(call, more))
         faults = sum(f.health is Health.FAULT for f in findings)
         _show(call, findings, faults)
+        if not faults:
+            call.screen.say(_next(call, warnings=sum(f.health is Health.WARNING for f in findings), of=len(findings)))
         return Exit.REFUSED if faults else None
 
     return doctor
@@ -81,13 +83,19 @@ def _show(call: Call, findings: Sequence[Finding], faults: int) -> None:
     for finding in findings:
         if finding.health is not Health.OK:
             call.screen.paragraph(Text(f"{finding.what}: ", style=style_of(finding.health)), finding.todo)
-    warnings = sum(f.health is Health.WARNING for f in findings)
     if faults:
         call.screen.say(f"{faults} of {len(findings)} checks failed.", style="red")
-    elif warnings:
-        call.screen.say(f"Moorage can run here; {warnings} of {len(findings)} checks have a remark.")
-    else:
-        call.screen.say("Everything that Moorage needs is here. Next: moorage up")
+
+
+def _next(call: Call, *, warnings: int, of: int) -> str:
+    """What to do where no check failed: start the platform, or look at the one that runs."""
+    from moorage.system.lock import lock_holder
+
+    holder = lock_holder(call.settings.paths.lock)
+    here = f"Moorage runs here (pid {holder.pid})" if holder else "Everything that Moorage needs is here"
+    if warnings:
+        here = f"Moorage {'runs' if holder else 'can run'} here; {warnings} of {of} checks have a remark"
+    return f"{here}. Next: moorage {'status' if holder else 'up'}"
 
 
 def _all(call: Call, more: Sequence[Check]) -> Iterator[Finding]:

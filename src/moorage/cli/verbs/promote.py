@@ -79,7 +79,8 @@ async def promote(
     idempotency_key: KeyFlag = None,
 ) -> Exit | None:
     """Make a deployment the owner of the app's production route."""
-    wish = Wish(mode_of(drain, handover), acknowledge, epoch, drain_deadline, not no_wait, new_key(idempotency_key))
+    mode, key = mode_of(drain, handover, drain_deadline), new_key(idempotency_key)
+    wish = Wish(mode, acknowledge, epoch, drain_deadline, not no_wait, key)
     number = deployment if deployment is not None else await _newest(call, checked_app(app))
     return await carry_out(call, checked_app(app), number, wish)
 
@@ -100,16 +101,18 @@ async def rollback(
     idempotency_key: KeyFlag = None,
 ) -> Exit | None:
     """Make an earlier deployment the owner again."""
-    mode, key = mode_of(drain, handover), new_key(idempotency_key)
+    mode, key = mode_of(drain, handover, drain_deadline), new_key(idempotency_key)
     wish = Wish(mode, acknowledge, epoch, drain_deadline, not no_wait, key, rollback=True)
     number = to if to is not None else await _previous_owner(call, checked_app(app))
     return await carry_out(call, checked_app(app), number, wish)
 
 
-def mode_of(drain: bool, handover: bool) -> Literal["handover", "drain"] | None:
+def mode_of(drain: bool, handover: bool, deadline_s: float | None = None) -> Literal["handover", "drain"] | None:
     """The mode that the flags ask for."""
     if drain and handover:
         raise typer.BadParameter("choose one of --drain and --handover")
+    if handover and deadline_s is not None:
+        raise typer.BadParameter("a hand-over does not wait: --drain-deadline goes with --drain")
     return "drain" if drain else "handover" if handover else None
 
 
@@ -121,6 +124,10 @@ async def carry_out(call: Call, app: str, number: int, wish: Wish) -> Exit:
 
     report = await call.api.promotion_report(app, number, rollback=wish.rollback)
     show_report(call.screen, report, rollback=wish.rollback, asked_mode=wish.mode, now=now_ms())
+    if wish.drain_deadline_s is not None and (wish.mode or report.mode) != "drain":
+        call.screen.aside(
+            "Nothing drains, so the --drain-deadline has no effect. To let earlier sessions stay: --drain"
+        )
     # The report speaks about the epoch as it is now. Another expectation is the server's to judge: it may be stale, or
     # the repetition of a request that has been granted.
     if wish.epoch in (None, report.epoch):

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from moorage.cli.call import AppArgument, Call, Exit, checked_app
 from moorage.cli.words import ago, count_of, listed, short_digest
+from moorage.domain.errors import Problem, Refused, Unavailable
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from moorage.wire.api import AllocationView, DeploymentView, EdgeView, SessionsView, StatusView
 
 SESSIONS_SHOWN_MAX_COUNT = 50
@@ -23,7 +27,7 @@ async def status(call: Call) -> Exit | None:
     from moorage.cli.table import Column
     from moorage.system.clock import now_ms
 
-    view, now = await call.api.status(), now_ms()
+    view, now = await _status(call), now_ms()
     call.screen.document(view)
     call.screen.facts(_overview(view))
     call.screen.say()
@@ -48,6 +52,28 @@ async def status(call: Call) -> Exit | None:
         columns = [Column("STORE"), Column("ENVIRONMENT"), Column("STATE", state=True), Column("PORT", right=True)]
         call.screen.table(columns, [(s.app, s.environment, s.state, s.port) for s in view.stores])
     return None
+
+
+async def _status(call: Call) -> StatusView:
+    """The state of the installation. Raises Unavailable (`control-unreachable`), which tells a data directory in which
+    nothing was ever started from a platform that is stopped."""
+    try:
+        return await call.api.status()
+    except Unavailable as lost:
+        # No key there (`token-missing`) and no lock file: `moorage up` makes both, and leaves both when it ends.
+        if isinstance(lost.__cause__, Refused) and not call.settings.paths.lock.exists():
+            raise Unavailable(_never_started(lost.problem, call.settings.home)) from lost
+        raise
+
+
+def _never_started(problem: Problem, home: Path) -> Problem:
+    return replace(
+        problem,
+        title=f"No platform was ever started in {home}",
+        detail="" if home.is_dir() else "There is no such folder.",
+        hint="Start one there with `moorage up --detach`, or name the data directory of another one with --home, "
+        "or its address with --api.",
+    )
 
 
 def _overview(view: StatusView) -> list[tuple[str, object]]:

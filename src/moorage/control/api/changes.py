@@ -48,24 +48,27 @@ def _deploys(router: APIRouter, control: Control) -> None:
     async def deploy(app: str, body: DeployRequest, request: Request) -> Response:
         actor = _admin(control, request)
         _refuse(check_name(app, what="app name"))
-        if not (control.settings.sources / f"{body.source}.tar.gz").is_file():
-            raise Refused(
-                Problem(
-                    "source-unknown",
-                    "This source was never uploaded",
-                    body.source,
-                    "Upload it with PUT /v1/sources/{sha256} first.",
-                    status=404,
-                )
-            )
         facts = {**body.facts, "archive": body.source}
-        return await change(control, request, actor, lambda tx: _start_deploy(tx, app, "source", body.source, facts))
+
+        def start(tx: Tx) -> OperationRef:
+            # In here, as a retry gets its answer also when the source has been cleared away since.
+            _refuse(_never_uploaded(control, body.source))
+            return _start_deploy(tx, app, "source", body.source, facts)
+
+        return await change(control, request, actor, start)
 
     @router.post("/apps/{app}/imports", response_model=OperationRef, status_code=202, openapi_extra=_KEY_PARAMETER)
     async def import_artifact(app: str, body: ImportRequest, request: Request) -> Response:
         actor = _admin(control, request)
         facts = await facts_of_import(control, app, body)
         return await change(control, request, actor, lambda tx: _start_deploy(tx, app, "artifact", body.archive, facts))
+
+
+def _never_uploaded(control: Control, source: str) -> Problem | None:
+    if (control.settings.sources / f"{source}.tar.gz").is_file():
+        return None
+    hint = "Upload it with PUT /v1/sources/{sha256} first."
+    return Problem("source-unknown", "This source was never uploaded", source, hint, status=404)
 
 
 def _start_deploy(tx: Tx, app: str, kind: UploadKind, uploaded: str, facts: dict[str, Any]) -> OperationRef:
@@ -92,17 +95,18 @@ def _promotions(router: APIRouter, control: Control) -> None:
 
 
 def _start_promotion(tx: Tx, app: str, body: PromoteRequest, kind: Kind) -> OperationRef:
-    _refuse(_no_deadline(body.drain_deadline_s))
+    _refuse(_no_deadline(body))
     apps.require_app(tx, app)
     deployment = apps.require_deployment(tx, app, body.deployment)
     return _start(tx, kind, app, body.model_dump(mode="json"), deployment.number)
 
 
-def _no_deadline(seconds: float | None) -> Problem | None:
-    """What is no time to wait is refused at once: later it would stop a drain that has begun."""
-    if seconds is None or 0 <= seconds <= DRAIN_DEADLINE_MAX_S:
+def _no_deadline(body: PromoteRequest) -> Problem | None:
+    """What is no time to wait is refused at once: later it would stop a drain. A hand-over has none."""
+    seconds = body.drain_deadline_s
+    if seconds is None or (0 <= seconds <= DRAIN_DEADLINE_MAX_S and body.mode != "handover"):
         return None
-    expected = f"between 0 and {DRAIN_DEADLINE_MAX_S:g} seconds"
+    expected = f"between 0 and {DRAIN_DEADLINE_MAX_S:g} seconds, and of a drain"
     return Problem(
         "request-invalid",
         "The request is not what this endpoint takes",
