@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import platform
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 
 from moorage.artifacts.failures import ArchiveRefused
@@ -28,7 +28,21 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _PATHS = Limits(path_max_chars=PATH_MAX_CHARS)
 _SHOWN_CHARS = 100
 _TEXT = Key("a text", lambda value: isinstance(value, str))
-_FACTS = {"native": _TEXT, "python": _TEXT, "store": Key("true or false", lambda value: isinstance(value, bool))}
+_YES_OR_NO = Key("true or false", lambda value: isinstance(value, bool))
+_COUNT = Key("a number", lambda value: isinstance(value, int) and 0 <= value < 1 << 31)
+_FACTS = {
+    "native": _TEXT,
+    "python": _TEXT,
+    "store": _YES_OR_NO,
+    "vango": Key("facts of the framework", lambda value: isinstance(value, Mapping)),
+}
+_VANGO_FACTS = {
+    "version": _TEXT,
+    "schema_hash": _TEXT,
+    "client_script": _TEXT,
+    "globals": _COUNT,
+    "resume_cure": _YES_OR_NO,
+}
 _SAME_MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
 
 
@@ -133,9 +147,14 @@ def _values(manifest: Manifest) -> Iterator[tuple[str, Key, object]]:
     for migration in manifest.migrations:
         yield from ((f"migration.{name}", key, getattr(migration, name)) for name, key in KEYS["migration"].items())
     promotion = {f"promotion_{name}": key for name, key in KEYS["promotion"].items()}
-    for name, key in {**promotion, **_FACTS}.items():
-        if name in manifest.facts:
-            yield f"facts.{name}", key, manifest.facts[name]
+    yield from _known(manifest.facts, {**promotion, **_FACTS}, "facts")
+    vango = manifest.facts.get("vango")
+    if isinstance(vango, Mapping):
+        yield from _known(vango, _VANGO_FACTS, "facts.vango")
+
+
+def _known(facts: Mapping[str, object], keys: Mapping[str, Key], where: str) -> Iterator[tuple[str, Key, object]]:
+    return ((f"{where}.{name}", key, facts[name]) for name, key in keys.items() if name in facts)
 
 
 def _path_refused(path: str, problem: Problem) -> ArchiveRefused:

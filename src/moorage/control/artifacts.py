@@ -36,20 +36,22 @@ class Outgoing:
     pieces: Iterator[bytes]
 
 
-async def facts_of_import(control: Control, app: str, request: ImportRequest) -> dict[str, Any]:
+async def facts_of_import(control: Control, app: str, request: ImportRequest) -> dict[str, Any] | Problem:
     """The facts of the deployment to be: those of the artifact's own source, and that it was imported.
 
-    Raises Refused: `source-unknown`, `artifact-other-app`, `artifact-other-platform`, and what `read_head` raises.
+    Answers a problem instead: `source-unknown`, `artifact-other-app`, `artifact-other-platform`, and what `read_head`
+    refuses. A retry need not hear of it.
     """
     path = control.settings.sources / f"{request.archive}.tar.gz"
     if not path.is_file():
         hint = "Upload it with PUT /v1/sources/{sha256}?kind=artifact first."
-        raise Refused(Problem("source-unknown", "This archive was never uploaded", request.archive, hint, 404))
-    head = await asyncio.to_thread(read_head, path)
+        return Problem("source-unknown", "This archive was never uploaded", request.archive, hint, 404)
+    try:
+        head = await asyncio.to_thread(read_head, path)
+    except Refused as refused:
+        return refused.problem
     problem = other_app(head.manifest.app, app) or misfit(head.manifest, this_machine())
-    if problem is not None:
-        raise Refused(problem)
-    return {**head.manifest.source, "imported": _imported(head, request)}
+    return problem or {**head.manifest.source, "imported": _imported(head, request)}
 
 
 def _imported(head: Head, request: ImportRequest) -> dict[str, str]:

@@ -61,7 +61,13 @@ def _deploys(router: APIRouter, control: Control) -> None:
     async def import_artifact(app: str, body: ImportRequest, request: Request) -> Response:
         actor = _admin(control, request)
         facts = await facts_of_import(control, app, body)
-        return await change(control, request, actor, lambda tx: _start_deploy(tx, app, "artifact", body.archive, facts))
+
+        def start(tx: Tx) -> OperationRef:
+            if isinstance(facts, Problem):  # in here, for the same reason
+                raise Refused(facts)
+            return _start_deploy(tx, app, "artifact", body.archive, facts)
+
+        return await change(control, request, actor, start)
 
 
 def _never_uploaded(control: Control, source: str) -> Problem | None:
