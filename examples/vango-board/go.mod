@@ -1,6 +1,6 @@
 module example.com/moorage/vango-board
 
-go 1.26
+go 1.25.0
 
 require github.com/vango-go/vango v0.2.4
 
