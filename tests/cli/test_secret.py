@@ -156,6 +156,15 @@ def test_a_rotation_of_the_csrf_secret_says_what_it_costs(control: Control, run:
     assert "moorage restart" not in ran.out, "nothing runs that has to be restarted"
 
 
+@pytest.mark.parametrize(("signed", "lost"), [(3, False), (0, False), (None, True)])
+def test_a_rotation_that_drops_a_value_in_an_own_store(
+    control: Control, run: Run, signed: int | None, lost: bool
+) -> None:
+    view = rotated("VANGO_PERSISTENCE_SECRET").model_copy(update={"dropped": True, "signed_anew": signed})
+    control.on("POST", ROTATIONS, view)
+    assert ("is lost to the app" in run("secret", "rotate", "board").out) is lost
+
+
 def test_a_rotation_in_json(control: Control, run: Run) -> None:
     control.on("POST", ROTATIONS, rotated("VANGO_PERSISTENCE_SECRET", running=(3,)))
     told = run("secret", "rotate", "board", "--json").json

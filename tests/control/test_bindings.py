@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import json
 import re
 import sqlite3
@@ -22,7 +24,7 @@ from moorage.control.desired import desired_state
 from moorage.control.operations.allocate import plan_allocation
 from moorage.domain.allocation import Posture, State
 from moorage.domain.artifact import artifact_digest
-from moorage.domain.errors import Refused
+from moorage.domain.errors import Refused, Unavailable
 from moorage.domain.secrets import SEALED
 from moorage.store import allocations, apps, log
 from moorage.store.allocations import Allocation
@@ -32,10 +34,13 @@ from moorage.vango.variables import Source
 from moorage.wire.api import SecretRequest
 from moorage.wire.bindings import RotationRequest
 from tests.control.rig import ADMIN, Plane
+from tests.runner.kit import ADMIN_PASSWORD
+from tests.sessions.kit import running_store
 from tests.support.nouns import manifest
 
 SESSIONS, PUBSUB = "VANGO_SESSION_STORE_URL", "VANGO_PUBSUB_URL"
 PERSISTENCE, PREVIOUS, CSRF = "VANGO_PERSISTENCE_SECRET", "VANGO_PERSISTENCE_SECRET_PREVIOUS", "VANGO_CSRF_SECRET"
+EXPIRY_MS = 4_000_000_000_000
 OWN = "rediss://me:pass-of-mine@store.example:6380/2"
 
 
@@ -45,6 +50,7 @@ class World:
     def __init__(self, plane: Plane) -> None:
         self.plane, self.control = plane, plane.control
         self.api = Api(plane.http())
+        self.store_port: int | None = None  # of a store that runs; else one is planned and not there
 
     async def plan(self, *, kind: str = "vango", app: str = "board", preview: int | None = None) -> Allocation:
         """Plan an allocation in production, or in the preview of a deployment."""
@@ -61,9 +67,11 @@ class World:
                 app=app,
                 kind=apps.PRODUCTION if preview is None else apps.PREVIEW,
                 id=f"env_{app}_{preview or 'production'}",
-                store_password="secret",
+                store_password=ADMIN_PASSWORD,
                 deployment_number=preview,
             )
+            if self.store_port is not None and environment.store_port is None:
+                tx.run("give_store_port", id=environment.id, port=self.store_port)
             planned = apps.require_deployment(tx, app, deployment.number)
             return plan_allocation(self.control, tx, environment=environment, deployment=planned, operation="opn_1")
 
@@ -249,7 +257,9 @@ async def test_a_retry_rotates_once(world: World) -> None:
 async def test_a_second_rotation_waits_for_allocations_that_know_only_the_first_value(world: World) -> None:
     """Two rotations in a row would leave what the first allocation stores unreadable for the next one."""
     first = await world.plan()
-    await world.rotate()
+    key = new_secret()
+    said = await world.api.rotate_secrets("board", RotationRequest(), key=key)
+    assert (said.dropped, said.signed_anew) == (False, 0)
     second = await world.plan()
     before = await world.environ(second)
     with pytest.raises(Refused) as refused:
@@ -257,10 +267,65 @@ async def test_a_second_rotation_waits_for_allocations_that_know_only_the_first_
     assert refused.value.problem.code == "rotation-unfinished"
     assert refused.value.problem.facts == {"allocations": [first.number]}
     assert await world.environ(second) == before
-    await world.gone(first)
-    await world.rotate()
+    assert await world.api.rotate_secrets("board", RotationRequest(), key=key) == said, "a retry is no second one"
+
+
+@pytest.mark.servers
+async def test_a_second_rotation_loses_nothing_that_is_stored(world: World, tmp_path: Path) -> None:
+    """What bears the value that drops out is signed anew; nothing else is touched, and an expiry stays."""
+    (tmp_path / "store").mkdir()
+    async with running_store(tmp_path / "store") as store, store.admin() as admin:
+        world.store_port = store.port
+        first = await world.plan()
+        values = [(await world.environ(first))[PERSISTENCE]]
+        await world.rotate()
+        await world.gone(first)
+        second = await world.plan()
+        values.append((await world.environ(second))[PERSISTENCE])
+        session, shared = f"vango:session:{'a1' * 16}", "vango:session:vango:global:{global}:1317e787"
+        kept = {
+            "vango:session:later": record(values[1]),
+            "vango:session:strange": b"\xff",
+            "app:own": record(values[0]),
+        }
+        stored = {session: record(values[0]), shared: record(values[0], b"VGGS"), **kept}
+        commands: Any = [("SET", key, value, "PXAT", EXPIRY_MS) for key, value in stored.items()]
+        await admin.raw(commands)
+        await admin.command("SADD", "vango:session:set", "no record at all")
+        said = await world.rotate()
+        assert (said.dropped, said.signed_anew) == (True, 2)
+        found = dict(zip(stored, await admin.raw([("GET", key) for key in stored]), strict=True))
+        assert found == {session: record(values[1]), shared: record(values[1], b"VGGS"), **kept}
+        assert {await admin.command("PEXPIRETIME", key) for key in stored} == {EXPIRY_MS}
     third = await world.environ(await world.plan())
-    assert third[PREVIOUS] == before[PERSISTENCE]
+    assert third[PREVIOUS] == values[1]
+    assert third[PERSISTENCE] not in values
+
+
+async def test_without_the_store_no_value_is_dropped(world: World) -> None:
+    first = await world.plan()
+    await world.rotate()
+    await world.gone(first)
+    before = await world.environ(await world.plan())
+    with pytest.raises(Unavailable) as down:
+        await world.rotate()
+    assert down.value.problem.code == "store-down"
+    assert {PERSISTENCE: before[PERSISTENCE]}.items() <= (await world.environ(await world.plan())).items()
+
+
+async def test_nobody_can_look_into_an_own_store(world: World) -> None:
+    await world.set(SESSIONS, OWN)
+    first = await world.plan()
+    await world.rotate()
+    await world.gone(first)
+    said = await world.rotate()
+    assert (said.dropped, said.signed_anew) == (True, None)
+
+
+def record(secret: str, magic: bytes = b"VNGO") -> bytes:
+    """A record of the framework as far as its signature goes."""
+    body = magic + bytes(78) + b"payload"
+    return body + hmac.digest(bytes.fromhex(secret), body, hashlib.sha256)
 
 
 async def test_there_is_nothing_to_rotate_where_nothing_was_made(world: World) -> None:

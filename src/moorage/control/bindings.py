@@ -17,7 +17,7 @@ from moorage.domain.names import preview_key
 from moorage.domain.secrets import CSRF_SECRET, PERSISTENCE_SECRET, STORE_URLS
 from moorage.store import allocations, apps, log
 from moorage.store.allocations import Allocation
-from moorage.store.apps import Deployment, Environment
+from moorage.store.apps import Deployment, Environment, EnvironmentSecret
 from moorage.store.database import Tx
 from moorage.system.rand import new_secret
 from moorage.vango.bindings import PROVIDER, services
@@ -77,20 +77,19 @@ def _made() -> dict[str, str]:
     return {PERSISTENCE_SECRET: os.urandom(SECRET_BYTES).hex(), CSRF_SECRET: new_secret(SECRET_BYTES)}
 
 
-def rotate(control: Control, tx: Tx, app: str, *, csrf: bool) -> RotationView:
-    """Make new secrets for the app's production environment; `csrf` also for its forms and open pages.
+def rotate(control: Control, tx: Tx, app: str, *, csrf: bool, signed_anew: int | None) -> RotationView:
+    """Make new secrets for the app's production environment; `csrf` also for its forms and open pages. `signed_anew`
+    records were saved from the value that this drops (None: nobody could look).
 
     Raises Refused: `app-unknown`, `nothing-to-rotate`, `rotation-unfinished`.
     """
     apps.require_app(tx, app)
-    environment = _production(tx, app)
+    environment = production(tx, app)
     kept = apps.environment_secrets(tx, environment.id) if environment else {}
     if environment is None or not kept:
         raise Refused(_nothing_to_rotate(app))
-    running = [a for a in allocations.live(tx) if a.environment == environment.id and not a.is_over]
-    behind = _behind(running, kept[PERSISTENCE_SECRET])
-    if behind:
-        raise Refused(_unfinished(app, behind))
+    if late := behind(tx, environment, kept):
+        raise Refused(_unfinished(app, late))
     made = _made()
     names = [PERSISTENCE_SECRET, CSRF_SECRET] if csrf else [PERSISTENCE_SECRET]
     for name in names:
@@ -102,18 +101,26 @@ def rotate(control: Control, tx: Tx, app: str, *, csrf: bool) -> RotationView:
     return RotationView(
         app=app,
         rotated=tuple(RotatedSecret(name=n, version=now[n].version, updated_ms=now[n].updated_ms) for n in names),
-        running=tuple(a.number for a in running),
+        running=tuple(a.number for a in _running(tx, environment)),
+        dropped=kept[PERSISTENCE_SECRET].previous is not None,
+        signed_anew=signed_anew,
     )
 
 
-def _behind(running: list[Allocation], persistence: apps.EnvironmentSecret) -> list[int]:
+def behind(tx: Tx, environment: Environment, kept: Mapping[str, EnvironmentSecret]) -> list[int]:
     """Allocations that were planned before the last rotation: they may know only the value that it replaced."""
+    persistence = kept[PERSISTENCE_SECRET]
     if persistence.previous is None:
         return []
-    return [a.number for a in running if a.created_ms <= persistence.updated_ms]
+    return [a.number for a in _running(tx, environment) if a.created_ms <= persistence.updated_ms]
 
 
-def _production(tx: Tx, app: str) -> Environment | None:
+def _running(tx: Tx, environment: Environment) -> list[Allocation]:
+    return [a for a in allocations.live(tx) if a.environment == environment.id and not a.is_over]
+
+
+def production(tx: Tx, app: str) -> Environment | None:
+    """The app's production environment, once something was promoted."""
     return next((e for e in apps.environments(tx, app) if e.kind == apps.PRODUCTION), None)
 
 

@@ -20,11 +20,17 @@ class RotatedSecret(Message):
 
 
 class RotationView(Message):
-    """What was rotated. `running` are allocations by number: they go on with the values so far until a restart."""
+    """What was rotated. `running` are allocations by number: they go on with the values so far until a restart.
+
+    `dropped`: nobody reads the value before the last rotation any more; `signed_anew` records still bore it and were
+    signed with the one after it, None when the store is the user's own and nobody could look.
+    """
 
     app: str
     rotated: tuple[RotatedSecret, ...]
     running: tuple[int, ...]
+    dropped: bool = False
+    signed_anew: int | None = 0
 
 
 class BindingView(Message):

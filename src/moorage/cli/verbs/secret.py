@@ -122,6 +122,8 @@ async def rotate_secrets(
 def _say_rotated(screen: Screen, view: RotationView) -> None:
     for secret in view.rotated:
         screen.say(f"{secret.name} has a new value (version {secret.version}).")
+    if view.dropped and view.signed_anew is None:
+        screen.say("The store is your own: what still bears the value before the last rotation is lost to the app.")
     screen.say("Sessions and global state that were stored with the value before can still be read.")
     names = {secret.name for secret in view.rotated}
     if CSRF_SECRET in names:

@@ -9,6 +9,7 @@ from moorage.control import bindings as bound
 from moorage.control.api import auth
 from moorage.control.api.idempotency import HEADER, change
 from moorage.control.context import Control
+from moorage.control.signatures import sign_anew
 from moorage.store import apps
 from moorage.store.database import Tx
 from moorage.wire.api import Listing
@@ -26,8 +27,13 @@ def bindings(control: Control) -> APIRouter:
     @router.post("/apps/{app}/rotations", response_model=RotationView, openapi_extra=_KEY_PARAMETER, tags=["changes"])
     async def rotate(app: str, body: RotationRequest, request: Request) -> Response:
         actor = auth.require_admin(request, control.settings.admin_token)
+        count = await sign_anew(control, app)
         return await change(
-            control, request, actor, lambda tx: bound.rotate(control, tx, app, csrf=body.csrf), status=200
+            control,
+            request,
+            actor,
+            lambda tx: bound.rotate(control, tx, app, csrf=body.csrf, signed_anew=count),
+            status=200,
         )
 
     @router.get("/apps/{app}/bindings", response_model=Listing, tags=["reads"])
