@@ -253,3 +253,16 @@ def test_what_the_platform_cannot_do_is_said() -> None:
     assert made["capability:wake-routing"] is False
     assert made["capability:sticky-live-session-routing"] is True
     assert all(re.fullmatch(r"capability:[a-z-]+", name) for name in made)
+
+
+def test_nothing_is_claimed_for_sleeping_apps() -> None:
+    bound = services(store_binding({}, MANAGED))
+    said = [
+        binding_document(bound, environment="production", environment_id="env_1", operation=operation)[
+            "host_capabilities"
+        ]
+        for operation in ("production_promotion", "scale_to_zero")
+    ]
+    assets = "capability:static-asset-wake-free-serving"
+    assert [capabilities.pop(assets) for capabilities in said] == [True, False]
+    assert said[0] == said[1]

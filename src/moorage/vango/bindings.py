@@ -2,7 +2,8 @@
 
 Rules: what the platform does not provide is absent, so that the framework's own tool names it as missing. A service is
 `active` only after it was seen to work, `declared` before; `failed` says that the app did not take it. Files hold
-references to secrets, never values.
+references to secrets, never values. A file is for one operation: the framework's tool blocks every operation for one
+missing capability, also when that operation has no use for it.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ SCHEMA_VERSION = "vango.runtime.service_bindings.v1.0"
 PROVIDER = "redis"  # the protocol: the managed store is a Valkey
 SESSIONS, GLOBALS, BROADCAST = "vango_session_store", "global_signal_store", "broadcast_backend"
 
+SCALE_TO_ZERO = "scale_to_zero"
 # What an operation of the platform may count on. What it cannot do is said, not left out.
 HOST_CAPABILITIES: Mapping[str, bool] = {
     "http_routing": True,
@@ -30,7 +32,7 @@ HOST_CAPABILITIES: Mapping[str, bool] = {
     "active_session_counting": True,
     "global_signal_fanout": True,
     "sticky_live_session_routing": True,
-    "static_asset_wake_free_serving": False,
+    "static_asset_wake_free_serving": True,  # nothing sleeps, so no asset wakes anything
     "wake_routing": False,
     "background_worker_process": False,
 }
@@ -89,10 +91,15 @@ def binding_document(
     *,
     environment: str,
     environment_id: str,
+    operation: str = "production_promotion",
     region: str = "local",
     cell: str = "local",
 ) -> dict[str, Any]:
-    """The binding file as JSON values. `environment` is `production` or `preview`, `environment_id` its public id."""
+    """The binding file for an operation, as JSON values. `environment` is `production` or `preview`, `environment_id`
+    its public id. Of what only a sleeping app needs, nothing is claimed for `scale_to_zero`."""
+    able = dict(HOST_CAPABILITIES)
+    if operation == SCALE_TO_ZERO:
+        able["static_asset_wake_free_serving"] = False
     return {
         "schema_version": SCHEMA_VERSION,
         "bindings": [
@@ -110,7 +117,5 @@ def binding_document(
             }
             for service in bound
         ],
-        "host_capabilities": {
-            f"capability:{name.replace('_', '-')}": able for name, able in sorted(HOST_CAPABILITIES.items())
-        },
+        "host_capabilities": {f"capability:{name.replace('_', '-')}": can for name, can in sorted(able.items())},
     }
