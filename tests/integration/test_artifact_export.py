@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -12,12 +14,13 @@ import pytest
 from moorage.artifacts.archive import check_archive
 from moorage.cli.call import Exit
 from tests.artifacts.archives import flipped
-from tests.support.platform import Answer, Platform
+from tests.support.platform import Answer, Platform, start_platform, stop_platform
 from tests.support.truth import rows
 
 pytestmark = pytest.mark.servers
 
-PLAIN = Path(__file__).parents[2] / "examples" / "plain"
+EXAMPLES = Path(__file__).parents[2] / "examples"
+PLAIN, VANGO_BOARD = EXAMPLES / "plain", EXAMPLES / "vango-board"
 
 
 def deployments(platform: Platform, app: str) -> list[tuple[str, str]]:
@@ -105,6 +108,48 @@ def _keeps_its_bytes(platform: Platform, app: str, file: Path, tmp_path: Path) -
     assert (refused.code, refused.json["code"]) == (Exit.REFUSED, "artifact-altered")
     assert "app/app.py" in refused.json["files"]
     assert list(again.iterdir()) == [copy], "no part of a file is left behind"
+
+
+@pytest.fixture
+def platform_without_go(tmp_path: Path) -> Iterator[Platform]:
+    """A platform that finds every program of this machine but Go."""
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    for folder in map(Path, os.environ["PATH"].split(os.pathsep)):
+        for place in folder.iterdir() if folder.is_dir() else ():
+            if place.name not in ("go", "gofmt") and not (programs / place.name).is_symlink():
+                (programs / place.name).symlink_to(place)
+    running = start_platform(tmp_path / "home", PATH=str(programs))
+    try:
+        yield running
+    finally:
+        stop_platform(running)
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.skipif(shutil.which("go") is None, reason="a Vango app is built here first, which needs the Go toolchain")
+async def test_a_vango_app_is_served_by_a_machine_that_cannot_build_it(
+    platform: Platform, platform_without_go: Platform, tmp_path: Path
+) -> None:
+    refused = await platform_without_go.run("deploy", str(VANGO_BOARD), "--json")
+    assert (refused.code, refused.json["problem"]["code"]) == (Exit.ENDED, "go-missing")
+    assert "moorage artifact import" in refused.json["problem"]["hint"]
+
+    app, number = await platform.deploy(VANGO_BOARD)
+    exported = await platform.run("artifact", "export", app, "--deployment", str(number), "-o", str(tmp_path), "--json")
+    assert exported.code == 0, exported.out + exported.err
+    imported = await platform_without_go.run("artifact", "import", exported.json["file"], "--json")
+    assert imported.code == 0, imported.out + imported.err
+    assert imported.json["deployment"]["artifact"] == exported.json["digest"]
+    second = imported.json["deployment"]["number"]
+    view = await platform_without_go.promote(app, second)
+    assert view.state == "healthy", view.problem
+    assert platform_without_go.get(f"{app}.localhost").status_code == 200
+    here, there = [(await p.run("artifact", "show", app, "--json")).json for p in (platform, platform_without_go)]
+    for what in ("digest", "kind", "depth", "native", "state", "facts", "process"):
+        assert here[what] == there[what], what
+    assert here["kind"] == "vango"
+    assert here["state"]
 
 
 def test_an_archive_is_behind_the_token(platform: Platform) -> None:
