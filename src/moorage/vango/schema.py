@@ -61,9 +61,20 @@ class Binding:
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """Where the source declares something: file (POSIX, relative), line and column from 1; `what` is the scope of a
+    primitive (`session`, `global`, `local`) or `session-key`."""
+
+    file: str
+    line: int
+    column: int
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
 class StateFiles:
     """What both files say together. `bindings` are all anchors, aliases among them, persisted or not; `hash` is the
-    schema's (`sha256:...`)."""
+    schema's (`sha256:...`); `packages` are the folders whose sources declare state."""
 
     entries: tuple[StateEntry, ...]
     hash: str
@@ -73,6 +84,7 @@ class StateFiles:
     bindings: Mapping[str, Binding]
     keys: tuple[SessionKey, ...]
     packages: frozenset[str]
+    places: tuple[Place, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +100,7 @@ class _Manifest:
     version: str
     bindings: Mapping[str, Binding]
     keys: tuple[SessionKey, ...]
-    files: frozenset[str]
+    places: tuple[Place, ...]
 
 
 class _Shape(ValueError):
@@ -146,7 +158,8 @@ def _together(told: _Manifest, declared: _Schema) -> StateFiles:
         globals_count=sum(p.scope == "global" for p in declared.primitives),
         bindings=told.bindings,
         keys=told.keys,
-        packages=frozenset(file.rpartition("/")[0] for file in told.files),
+        packages=frozenset(place.file.rpartition("/")[0] for place in told.places),
+        places=told.places,
     )
 
 
@@ -246,10 +259,10 @@ def _key(name: str, table: Table) -> SessionKey:
 def _manifest(table: Table) -> _Manifest:
     version = _version(table, "manifestVersion")
     _version(table, "anchorFormatVersion")
-    bindings, files = dict[str, Binding](), set[str]()
+    bindings, places = dict[str, Binding](), list[Place]()
     for anchor, each in _tables_by_name(table, "primitives"):
         binding = _binding(anchor, each)
-        files.add(_source_file(each))
+        places.append(_place(each, binding.scope))
         for name in (anchor, *_aliases(each)):
             if name in bindings:
                 raise _Shape(f"has the anchor `{name}` twice")
@@ -257,13 +270,15 @@ def _manifest(table: Table) -> _Manifest:
     keys = list[SessionKey]()
     for name, each in _tables_by_name(table, "sessionKeys"):
         keys.append(_key(_printable(name, "sessionKeys"), each))
-        files.add(_source_file(each))
+        places.append(_place(each, SESSION_KEY))
     _no_twice_persisted(bindings)
-    return _Manifest(version, bindings, tuple(sorted(keys, key=lambda k: k.name)), frozenset(files - {""}))
+    return _Manifest(version, bindings, tuple(sorted(keys, key=lambda k: k.name)), tuple(places))
 
 
 def _binding(anchor: str, table: Table) -> Binding:
     persisted, scope = _flag(table, "persisted"), _text(table, "class")
+    if scope not in (*_SCOPES, "local"):
+        raise _Shape(f"has the unknown class `{scope}`")
     fingerprint = _text(table, "codecFingerprint") if persisted else _text(table, "codecFingerprint", "")
     if persisted and scope not in _SCOPES:
         raise _Shape(f"persists `{anchor}`, whose class is `{scope}`")
@@ -287,10 +302,14 @@ def _aliases(table: Table) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _source_file(table: Table) -> str:
+def _place(table: Table, what: str) -> Place:
     source = table.get("source")
-    file = source.get("file") if isinstance(source, dict) else None
-    return file if isinstance(file, str) else ""
+    if not isinstance(source, dict):
+        raise _Shape("has an entry without `source`")
+    line, column = source.get("line"), source.get("col")
+    if type(line) is not int or type(column) is not int:
+        raise _Shape("has a `source` without line and column")
+    return Place(_text(source, "file"), line, column, what)
 
 
 def _version(table: Table, name: str) -> str:

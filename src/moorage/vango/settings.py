@@ -29,6 +29,9 @@ _REQUIRED = re.compile(rf'^[ \t]*(?:require[ \t]+)?"?{re.escape(FRAMEWORK)}"?[ \
 _GO_NO_CODE = re.compile(r'//[^\n]*|/\*.*?\*/|`[^`]*`|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])+\'', re.DOTALL)
 
 
+_NO_LINE_END = re.compile(r"[^\r\n]+")
+
+
 class Severity(StrEnum):
     """How bad the framework calls a setting; a critical one blocks."""
 
@@ -193,9 +196,18 @@ def read_go_mod(text: str) -> GoMod:
     return GoMod(module, go, framework)
 
 
+def without_comments(text: str) -> str:
+    """A Go source with its comments and the content of its texts blanked out: each line has its length still."""
+    return _GO_NO_CODE.sub(lambda match: _NO_LINE_END.sub(_blanks, match.group()), text)
+
+
+def _blanks(match: re.Match[str]) -> str:
+    return " " * len(match.group().encode("utf-8", "replace"))
+
+
 def unsafe_in_source(path: str, text: str) -> tuple[Unsafe, ...]:
     """Unsafe settings that a Go file turns on outright."""
-    code = _GO_NO_CODE.sub(lambda match: re.sub(r"[^\n]", " ", match.group()), text)
+    code = without_comments(text)
     return tuple(
         Unsafe(rule.code, rule.severity, f"{path}:{code.count(chr(10), 0, found.start()) + 1}", rule.summary)
         for rule in _RULES

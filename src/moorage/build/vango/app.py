@@ -10,7 +10,6 @@ import json
 import platform
 import shutil
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from moorage.build.bench import Bench, in_thread
@@ -18,28 +17,26 @@ from moorage.build.outcome import Blocked, Failed
 from moorage.build.plan import APP
 from moorage.build.tree import copy_tree
 from moorage.build.validate import Made, Served, State
+from moorage.build.vango.companions import Companions, Framework, companions_of
+from moorage.build.vango.framework import check_committed
 from moorage.build.vango.sources import Source, go_files, read_source, text_of
 from moorage.build.vango.toolchain import Go, find_go, go_environ, go_missing
 from moorage.domain.appfile import AppFile
 from moorage.domain.artifact import Depth
 from moorage.domain.errors import Problem
 from moorage.system.files import sha256_of
+from moorage.vango.acknowledgement import ACKNOWLEDGEMENT_FILE, acknowledgement_fact
+from moorage.vango.companions import FOLDER
+from moorage.vango.generated import check_linked
 from moorage.vango.schema import MANIFEST_FILE, SCHEMA_FILE
 from moorage.vango.settings import FRAMEWORK, SETTINGS_FILE, Unsafe, check_unsafe, unsafe_fact, unsafe_in_source
 
 MAIN, MAIN_AT_TOP = "./cmd/server", "."
 CLIENT_SCRIPT = "client/dist/vango.min.js"  # what the framework embeds and serves as client.js
+UNSAFE_NAMED_MAX_COUNT = 20
 _LISTED = '{{if .Module}}{{if .Module.Main}}{{.Name}}\t{{.Dir}}\t{{join .GoFiles "\t"}}{{end}}{{end}}'
 
 Stage = Callable[[str, str], Awaitable[None]]
-
-
-@dataclass(frozen=True, slots=True)
-class Framework:
-    """The framework that is compiled in: its version without a `v`, the folder of its source (None: not here)."""
-
-    version: str
-    folder: Path | None
 
 
 class VangoBuild:
@@ -56,27 +53,29 @@ class VangoBuild:
         Raises Blocked, Failed and OSError.
         """
         source = await in_thread(read_source, self._bench.source)
-        facts: dict[str, object] = {}
+        await in_thread(check_committed, source.folder)
+        facts: dict[str, object] = {"native": f"{platform.system().lower()}-{platform.machine()}"}
         if appfile.build.command:
-            files: Sequence[Path] = await in_thread(lambda: tuple(go_files(source.folder)))
-            go = None
+            go, files = None, await in_thread(lambda: tuple(go_files(source.folder)))
         else:
             go = await self._toolchain(source)
             facts["go"] = go.version
             package = _main_package(appfile, source.folder)
             await stage("building", f"resolving the modules of {package} with {go.version}")
             files = await self._linked(go, source, package)
+            _raise(check_linked(source.generated, {_path_in(source, place) for place in files}))
         unsafe = await in_thread(_find_unsafe, source, files)
-        problem = check_unsafe(unsafe)
-        if problem is not None:
-            raise Blocked(problem)
+        _raise(check_unsafe(unsafe))
         framework = await self._framework(go, source)
-        await in_thread(self._copy, source, content if appfile.build.command else None)
+        await stage("building", f"reading what the app says to hosts (Vango {framework.version})")
+        companions = await companions_of(self._bench, go, source, framework, files, self._cache)
+        _raise(check_unsafe(companions.unsafe))
+        await in_thread(self._copy, source, content if appfile.build.command else None, companions)
         if go is not None:
             await stage("building", f"compiling {package} with {go.version}")
-            await go.build(package, self._app / "server", tags=source.settings.tags, ldflags=source.settings.ldflags)
-        vango = await in_thread(_vango_facts, source, framework, appfile, unsafe)
-        facts |= {"vango": vango, "native": f"{platform.system().lower()}-{platform.machine()}"}
+            settings = source.settings
+            await go.build(package, self._app / "server", tags=settings.tags, ldflags=settings.ldflags)
+        facts["vango"] = await in_thread(_vango_facts, source, framework, appfile, companions, unsafe)
         state = State(source.state.entries, SCHEMA_FILE, source.state.hash)
         served = Served(f"{APP}/{source.settings.static_dir}", source.settings.static_prefix)
         return Made(Depth.STORE_AWARE, state, served, facts)
@@ -110,13 +109,16 @@ class VangoBuild:
             folder = Path(used["Dir"]) if used.get("Dir") else folder
         return Framework(version.removeprefix("v"), folder)
 
-    def _copy(self, source: Source, output: Path | None) -> None:
+    def _copy(self, source: Source, output: Path | None, companions: Companions) -> None:
         """Lay out the tree around the program: the output of a build command first, then what was checked."""
         self._app.mkdir(parents=True)
         if output is not None:
             copy_tree(output, self._app)
-        for name in (SETTINGS_FILE, MANIFEST_FILE, SCHEMA_FILE):
-            shutil.copyfile(source.folder / name, self._app / name)
+        for name in (SETTINGS_FILE, MANIFEST_FILE, SCHEMA_FILE, ACKNOWLEDGEMENT_FILE):
+            if (source.folder / name).is_file():
+                shutil.copyfile(source.folder / name, self._app / name)
+        shutil.rmtree(self._app / FOLDER, ignore_errors=True)
+        companions.write(self._app)
         static = source.settings.static_dir
         if (source.folder / static).is_dir() and not (self._app / static).exists():
             copy_tree(source.folder / static, self._app / static)
@@ -143,21 +145,37 @@ def _find_unsafe(source: Source, files: Sequence[Path]) -> tuple[Unsafe, ...]:
     """Unsafe settings in vango.json and in the Go files of the app."""
     found = list(source.settings.unsafe)
     for place in files:
-        inside = place.is_relative_to(source.folder)
-        path = place.relative_to(source.folder).as_posix() if inside else place.name
-        found += unsafe_in_source(path, text_of(place))
+        found += unsafe_in_source(_path_in(source, place), text_of(place))
     return tuple(found)
 
 
-def _vango_facts(source: Source, framework: Framework, appfile: AppFile, unsafe: Sequence[Unsafe]) -> dict[str, object]:
+def _path_in(source: Source, place: Path) -> str:
+    """The path of a file within the source; its name when Go found it elsewhere."""
+    inside = place.is_relative_to(source.folder)
+    return place.relative_to(source.folder).as_posix() if inside else place.name
+
+
+def _raise(problem: Problem | None) -> None:
+    if problem is not None:
+        raise Blocked(problem)
+
+
+def _vango_facts(
+    source: Source, framework: Framework, appfile: AppFile, companions: Companions, unsafe: Sequence[Unsafe]
+) -> dict[str, object]:
     """What later decisions need to know of the framework in this artifact."""
+    acknowledged = source.acknowledgement
+    named = [unsafe_fact(each) for each in (*unsafe, *companions.unsafe)][:UNSAFE_NAMED_MAX_COUNT]
     return {
         "version": framework.version,
         "schema_hash": source.state.hash,
         "client_script": _client_script(framework),
         "globals": source.state.globals_count,
+        "companions": companions.fact(),
         "resume_cure": appfile.vango is not None and appfile.vango.resume_cure,
-        **({"unsafe": [unsafe_fact(each) for each in unsafe]} if unsafe else {}),
+        **({"acknowledgement": acknowledgement_fact(acknowledged)} if acknowledged is not None else {}),
+        **({"tool_classification": companions.classification} if companions.classification else {}),
+        **({"unsafe": named} if named else {}),
     }
 
 

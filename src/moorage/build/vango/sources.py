@@ -6,12 +6,19 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from moorage.build.outcome import Blocked
 from moorage.domain.errors import Problem
+from moorage.vango.acknowledgement import (
+    ACKNOWLEDGEMENT_FILE,
+    ACKNOWLEDGEMENT_MAX_BYTES,
+    Acknowledgement,
+    read_acknowledgement,
+)
+from moorage.vango.generated import BINDINGS_FILE, check_bindings
 from moorage.vango.schema import (
     MANIFEST_FILE,
     MANIFEST_MAX_BYTES,
@@ -37,12 +44,15 @@ _SKIPPED = frozenset({"node_modules", "vendor", "testdata"})  # the framework lo
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A source that holds together: its settings, what go.mod says, its declared state."""
+    """A source that holds together: its settings, what go.mod says, its declared state, the generated files that bind
+    it (path to text), the framework's acknowledgement (a Problem: it cannot be read, which blocks nothing)."""
 
     folder: Path
     settings: Settings
     go_mod: GoMod
     state: StateFiles
+    generated: Mapping[str, str]
+    acknowledgement: Acknowledgement | Problem | None
 
 
 def read_source(folder: Path) -> Source:
@@ -57,7 +67,12 @@ def read_source(folder: Path) -> Source:
     state = read_state(manifest, schema)
     if isinstance(state, Problem):
         raise Blocked(state)
-    return Source(folder, settings, go_mod, state)
+    generated = {path.relative_to(folder).as_posix(): text_of(path) for path in _generated_files(folder)}
+    problem = check_bindings(state, generated)
+    if problem is not None:
+        raise Blocked(problem)
+    acknowledged = bounded(folder / ACKNOWLEDGEMENT_FILE, ACKNOWLEDGEMENT_MAX_BYTES)
+    return Source(folder, settings, go_mod, state, generated, read_acknowledgement(acknowledged))
 
 
 def _sound(settings: Settings | Problem) -> Settings:
@@ -75,13 +90,27 @@ def bounded(place: Path, max_bytes: int) -> bytes | None:
 
 
 def go_files(folder: Path) -> Iterator[Path]:
-    """The Go files of a source that may become part of a program, in a fixed order: no tests, nothing hidden."""
+    """The Go files of a source that may become part of a program, in a fixed order: no tests, nothing hidden, no
+    module within the module."""
+    for place in _walk(folder, into_modules=False):
+        if place.suffix == ".go" and not place.name.endswith("_test.go") and not place.name.startswith(("_", ".")):
+            yield place
+
+
+def _generated_files(folder: Path) -> Iterator[Path]:
+    """The files of state bindings; the framework takes every one below the folder for the app's own."""
+    return (place for place in _walk(folder, into_modules=True) if place.name == BINDINGS_FILE)
+
+
+def _walk(folder: Path, *, into_modules: bool) -> Iterator[Path]:
+    """The files of a source where Go and the framework look for sources."""
     for path, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith((".", "_")) and name not in _SKIPPED)
+        if not into_modules:
+            folders[:] = [name for name in folders if not Path(path, name, GO_MOD).is_file()]
         for name in sorted(names):
             place = Path(path, name)
-            ours = name.endswith(".go") and not name.endswith("_test.go") and not name.startswith((".", "_"))
-            if ours and stat.S_ISREG(place.lstat().st_mode):
+            if stat.S_ISREG(place.lstat().st_mode):
                 yield place
 
 

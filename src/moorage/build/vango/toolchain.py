@@ -75,15 +75,13 @@ class Go:
     def __init__(self, program: str, bench: Bench, more: Mapping[str, str]) -> None:
         self.program, self.environ = program, dict(more)
         self._bench = bench
-        self.version = ""
+        self.version, self._flags = "", ""
 
     async def check(self, wanted: str) -> None:
-        """Learn the toolchain's version. Raises Blocked (`go-version-unsupported`) when it is older than `wanted`
+        """Learn the toolchain's version and the user's flags. Raises Blocked (`go-version-unsupported`) when it is older than `wanted`
         (as go.mod says it, empty: anything) and may not be exchanged for a newer one."""
-        spoken = await self._bench.ask((self.program, "env", "GOVERSION"), self._bench.source, self.environ)
-        if not spoken.ran.succeeded:
-            self.fail(spoken.ran.lines, "go env GOVERSION")
-        found = _GO_VERSION.match(spoken.output.decode("utf-8", "replace").strip())
+        version, self._flags, *_ = [*await self.lines("env", "GOVERSION", "GOFLAGS"), "", ""]
+        found = _GO_VERSION.match(version.strip())
         self.version = found.group() if found else "an unknown Go"
         fixed = self.environ["GOTOOLCHAIN"] == _LOCAL
         if fixed and found and wanted and _release(found.group(1)) < _release(wanted):
@@ -95,6 +93,11 @@ class Go:
         if not spoken.ran.succeeded:
             self.fail(spoken.ran.lines, f"go {words[0]}")
         return spoken.output.decode("utf-8", "replace").splitlines()
+
+    def analysing(self) -> dict[str, str]:
+        """The environment for a tool that looks at sources with the help of Go: with the flag that `build` uses, what
+        one of them has compiled is not compiled again for the other."""
+        return {**self.environ, "GOFLAGS": f"{self._flags} -trimpath".strip()}
 
     async def build(self, package: str, target: Path, *, tags: Sequence[str], ldflags: str) -> None:
         """Compile a package into a program that has the same bytes wherever it is compiled. Raises Blocked or
