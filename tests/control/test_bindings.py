@@ -411,13 +411,22 @@ async def test_bindings_as_they_are_told(world: World) -> None:
     ]
     probe = {"bindings": {"vango_session_store": True}, "why": "no shared state on this page"}
     await world.plane.db.write(lambda tx: apps.set_deployment_facts(tx, allocation.deployment, {"probe": probe}))
+    found = await world.api.bindings("board")
+    seen = ("managed", "active", "")
+    assert [(b.source, b.state, b.why) for b in found] == [
+        seen,
+        seen,
+        ("managed", "declared", "no shared state on this page"),
+    ]
+    probe["bindings"] = {"vango_session_store": True, "broadcast_backend": True}
+    await world.plane.db.write(lambda tx: apps.set_deployment_facts(tx, allocation.deployment, {"probe": probe}))
     await world.set(PUBSUB, "redis://:pass-of-mine@elsewhere.example")
     found = await world.api.bindings("board")
     assert [(b.source, b.state, b.why) for b in found] == [
-        ("managed", "active", ""),
-        ("managed", "active", ""),
-        ("own", "declared", "no shared state on this page"),
-    ]
+        seen,
+        seen,
+        ("own", "declared", "a store of your own is not tried"),
+    ], "what was seen at the preview was another store"
     assert "pass-of-mine" not in repr(found)
     with pytest.raises(Refused) as refused:
         await world.api.bindings("nobody")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from moorage.control.context import Control
@@ -20,8 +21,8 @@ from moorage.store.allocations import Allocation
 from moorage.store.apps import Deployment, Environment, EnvironmentSecret
 from moorage.store.database import Tx
 from moorage.system.rand import new_secret
-from moorage.vango.bindings import PROVIDER, services
-from moorage.vango.variables import KIND, Secrets, StoreBinding, host_variables, store_binding, without_sealed
+from moorage.vango.bindings import PROVIDER, Service, services
+from moorage.vango.variables import KIND, Secrets, Source, StoreBinding, host_variables, store_binding, without_sealed
 from moorage.wire.bindings import BindingView, RotatedSecret, RotationView
 
 SECRET_BYTES = 32  # the framework refuses to start with less
@@ -140,7 +141,7 @@ def _unfinished(app: str, behind: list[int]) -> Problem:
         "The last rotation has not reached every allocation",
         f"Allocation {', '.join(map(str, behind))} still stores with the value before it; another rotation would make "
         "those sessions unreadable.",
-        f"First: moorage restart {app}",
+        f"First: moorage restart {app} --handover",
         facts={"allocations": behind},
     )
 
@@ -177,16 +178,21 @@ def binding_views(control: Control, tx: Tx, app: str) -> list[BindingView]:
     probe = deployment.facts.get("probe", {})
     probed = {name: bool(worked) for name, worked in probe.get("bindings", {}).items()}
     return [
-        BindingView(
-            service_class=service.service_class,
-            provider=PROVIDER,
-            source=service.source,
-            variable=service.variable,
-            state=service.state,
-            why=str(probe.get("why", "")) if service.probed is None else "",
-        )
-        for service in services(binding_in_force(control, tx, app), probed)
+        _view(service, str(probe.get("why", ""))) for service in services(binding_in_force(control, tx, app), probed)
     ]
+
+
+def _view(service: Service, why: str) -> BindingView:
+    own = service.source is Source.OWN
+    state = replace(service, probed=None).state if own else service.state  # the preview's store was another one
+    return BindingView(
+        service_class=service.service_class,
+        provider=PROVIDER,
+        source=service.source,
+        variable=service.variable,
+        state=state,
+        why="a store of your own is not tried" if own else why if service.probed is None else "",
+    )
 
 
 def _deployment(control: Control, tx: Tx, app: str) -> Deployment | None:
