@@ -35,7 +35,8 @@ from moorage.edge.proxy.commands import (
 from moorage.edge.proxy.haproxy import HAProxy
 from moorage.edge.proxy.hot import HotEntry
 from moorage.edge.proxy.launch import connections_max_count, proxy_command, write_configuration
-from moorage.edge.proxy.render import HOST_RULE, PIN_COOKIE, ProxySettings, header_rules
+from moorage.edge.proxy.render import ProxySettings
+from moorage.edge.proxy.rules import HOST_RULE, PIN_COOKIE, header_rules
 from moorage.edge.proxy.runtime import ProxyUnreachable
 from moorage.system.binaries import find_haproxy
 from moorage.system.clock import monotonic_s, wait_until
@@ -81,9 +82,9 @@ backend app
 """
 
 
-def _peer_rules(settings: ProxySettings) -> str:
+def _peer_rules() -> str:
     """The very lines of the edge that prepare the headers."""
-    return "\n".join((HOST_RULE, *header_rules(settings)))
+    return "\n".join((HOST_RULE, *header_rules((), is_six=False)))
 
 
 @asynccontextmanager
@@ -170,7 +171,7 @@ async def _measure(rounds: int, seconds: int) -> dict[str, object]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="moorage-bench-")))
         settings = ProxySettings(folder, folder / "edge.sock", "127.0.0.1", edge, connections_max_count(), threads=1)
         (folder / "static.cfg").write_text(_PLAIN + _STATIC.format(port=static))
-        (folder / "peer.cfg").write_text(_PLAIN + _PEER.format(port=peer, target=static, rules=_peer_rules(settings)))
+        (folder / "peer.cfg").write_text(_PLAIN + _PEER.format(port=peer, target=static, rules=_peer_rules()))
         pids = [
             await stack.enter_async_context(_running(config))
             for config in (folder / "static.cfg", folder / "peer.cfg", write_configuration(settings))

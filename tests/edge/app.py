@@ -61,6 +61,8 @@ class App:
         if " /broken" in line:
             raise OSError("the test asked for it")
         status = "503 Service Unavailable" if " /own-503" in line else "200 OK"
+        if " /_vango/live" in line:
+            status = "400 Bad Request"  # it wants an upgrade
         body = json.dumps({"app": self.name, "line": line, "headers": headers}).encode()
         writer.write(
             b"HTTP/1.1 %s\r\nContent-Type: text/x-own\r\nContent-Length: %d\r\n\r\n" % (status.encode(), len(body))

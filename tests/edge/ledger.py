@@ -66,7 +66,9 @@ class Ledger:
             listener(entry)
         return entry
 
-    def own(self, route_key: str, deployment: int, *, environment: int = 1, held: bool = False) -> LogEntry:
+    def own(
+        self, route_key: str, deployment: int, *, environment: int = 1, held: bool = False, cure: bool = False
+    ) -> LogEntry:
         """A new owner, one epoch on."""
         epoch = self._epochs[route_key] = self._epochs.get(route_key, 0) + 1
         return self.add(
@@ -79,6 +81,7 @@ class Ledger:
                 deployment_number=deployment,
                 artifact="sha256:0",
                 held=held,
+                cure=cure,
             )
         )
 

@@ -143,6 +143,29 @@ def test_a_change_of_one_flag_is_one_command() -> None:
     assert [type(command).__name__ for command in plan] == ["SetRoute", "SetMark"]
 
 
+def test_a_change_of_owner_alone_switches_the_cure_on_and_off_by_one_command() -> None:
+    ledger = Ledger()
+    table, actual = table_of(ledger), ActualProxy()
+    table.fold(ledger.place(1, 1000))
+    table.fold(ledger.own(KEYS[0], 1))
+    actual.take(plan_changes(wanted(table, everything(table, actual)), actual))
+    for cure in (True, False):
+        touched = table.fold(ledger.own(KEYS[0], 1, cure=cure)).touched
+        plan = plan_changes(wanted(table, touched), actual)
+        assert [type(command).__name__ for command in plan] == ["SetRoute", "SetMark"]
+        actual.take(plan)
+        assert actual.routes[KEYS[0]].cured is cure
+
+
+def test_a_closed_route_has_no_environment_so_that_no_pin_holds() -> None:
+    ledger = Ledger()
+    table, actual = table_of(ledger), ActualProxy()
+    table.fold(ledger.place(1, 1000))
+    table.fold(ledger.own(KEYS[0], 1))
+    actual.take(plan_changes(wanted(table, everything(table, actual), closed=True), actual))
+    assert actual.routes[KEYS[0]] == HotEntry(0, 0, held=False, closed=True, environment=0)
+
+
 def test_a_fresh_base_never_overlaps_and_goes_round() -> None:
     ledger = Ledger()
     table = table_of(ledger)
@@ -166,9 +189,15 @@ def test_what_could_be_read_as_syntax_never_reaches_the_socket() -> None:
     assert all(";" not in command.line() and "x y" not in command.line() for command in plan)
 
 
-@given(st.integers(0, SLOTS_MAX_COUNT - 1), st.integers(0, 63), st.booleans(), st.booleans(), st.integers(0, 2**32 - 1))
-def test_a_hot_entry_survives_packing(base: int, count: int, held: bool, closed: bool, environment: int) -> None:
-    entry = HotEntry(base, count, held, closed, environment)
+@given(
+    st.integers(0, SLOTS_MAX_COUNT - 1),
+    st.integers(0, 63),
+    st.tuples(st.booleans(), st.booleans(), st.booleans()),
+    st.integers(0, 2**32 - 1),
+)
+def test_a_hot_entry_survives_packing(base: int, count: int, flags: tuple[bool, bool, bool], environment: int) -> None:
+    held, closed, cured = flags
+    entry = HotEntry(base, count, held, closed, environment, cured)
     packed = pack(entry)
     assert 0 < packed < 2**32
     assert packed & KNOWN_FLAG

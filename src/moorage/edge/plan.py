@@ -49,6 +49,7 @@ class WantedRoute:
     picks: tuple[int, ...]
     held: bool
     closed: bool
+    cured: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +107,8 @@ def _wanted_route(table: RouteTable, key: str, *, closed: bool) -> WantedRoute |
     if owner is None or not is_route_key(key):
         return None
     picks = () if closed else _picks(table, owner)
-    return WantedRoute(owner.environment, picks, held=owner.held, closed=closed)
+    environment = 0 if closed else owner.environment  # no pin is of that one
+    return WantedRoute(environment, picks, held=owner.held, closed=closed, cured=owner.cure)
 
 
 def _picks(table: RouteTable, owner: RouteOwner) -> tuple[int, ...]:
@@ -230,7 +232,7 @@ class _Switch:
                 self.hot.append(ClearRoute(key))
             return
         base = present.base if present and self._picks_of(present) == want.picks else self._place(want.picks)
-        entry = HotEntry(base, len(want.picks), want.held, want.closed, want.environment)
+        entry = HotEntry(base, len(want.picks), want.held, want.closed, want.environment, want.cured)
         if entry != present:
             self.hot.append(SetRoute(key, entry))
 

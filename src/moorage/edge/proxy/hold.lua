@@ -2,9 +2,11 @@
 -- Entered only while the route's flag is set, so an ordinary request never meets Lua. The flag is polled in the hot
 -- table, because the table is what the edge agent keeps right; nothing has to be told to those who wait. What was read
 -- of the route before the hold is history: the request goes on with what holds when it is admitted.
--- Arguments: how long one request may be held (s), admissions per second and route, the held flag, the hot table.
-local budget_s, rate_per_s, held_flag, hot = ...
-budget_s, rate_per_s, held_flag = tonumber(budget_s), tonumber(rate_per_s), math.tointeger(tonumber(held_flag))
+-- Arguments: how long one request may be held (s), admissions per second and route, the held flag, the unit in which an
+-- entry counts its slots, the hot table.
+local budget_s, rate_per_s, held_flag, count_unit, hot = ...
+budget_s, rate_per_s = tonumber(budget_s), tonumber(rate_per_s)
+held_flag, count_unit = math.tointeger(tonumber(held_flag)), math.tointeger(tonumber(count_unit))
 
 local POLL_MIN_MS = 10
 local POLLS_MAX_PER_MS = 20 -- with many waiting, each looks less often: about a tenth of a core at most
@@ -71,6 +73,8 @@ core.register_action("hold", { "http-req" }, function(txn)
       local turn_s = has_turn and 0 or ticket_s(key, now)
       if turn_s < 0.001 then
         txn:set_var("txn.p", packed or 0)
+        txn:set_var("txn.n", (packed or 0) // count_unit)
+        txn:set_var("txn.env", txn.c:table_gpc0(key, hot) or 0)
         return
       end
       has_turn = true

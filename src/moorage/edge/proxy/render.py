@@ -16,14 +16,14 @@ from pathlib import Path
 
 from moorage.domain.limits import ADMISSION_PER_S, HOLD_BUDGET_S
 from moorage.edge.proxy import pages
-from moorage.edge.proxy.commands import POOL, REFUSES_UPGRADES, TAKES_UPGRADES
-from moorage.edge.proxy.hot import CLOSED_FLAG, COUNT_UNIT, HELD_FLAG, KNOWN_FLAG, SLOT_MASK, SLOTS_MAX_COUNT
+from moorage.edge.proxy.commands import POOL
+from moorage.edge.proxy.hot import COUNT_UNIT, HELD_FLAG, KNOWN_FLAG, SLOTS_MAX_COUNT
+from moorage.edge.proxy.rules import PIN_COOKIE as PIN_COOKIE
+from moorage.edge.proxy.rules import answer_rules, quoted, request_rules, server_rules
 
 CONFIG_NAME = "haproxy.cfg"
 LUA_NAME = "hold.lua"
-PIN_COOKIE = "moorage_pin"
 CODE_HEADER = "X-Moorage-Code"  # on every answer of the edge itself: why, for programs
-HOST_RULE = "http-request set-var(txn.host) req.fhdr(host)"
 
 ROUTES_MAX_COUNT = 2_000_000  # entries of the hot table; memory is taken per entry that is used
 ALLOCATIONS_MAX_COUNT = 1_000_000
@@ -84,7 +84,6 @@ def render(settings: ProxySettings) -> Mapping[str, str]:
         _tables(settings),
         _frontend(settings),
         _pool(),
-        _refused(settings),
     )
     files[CONFIG_NAME] = "\n\n".join("\n".join(section) for section in sections) + "\n"
     return files
@@ -114,15 +113,17 @@ def _message(answer: pages.Answer) -> str:
     return "\r\n".join((*head, f"Content-Length: {len(page.encode())}", "", page))
 
 
-def _quoted(text: object) -> str:
-    """The text as one word of the configuration, whatever it holds."""
-    return "'" + str(text).replace("'", "'\\''") + "'"
-
-
 def _global(settings: ProxySettings) -> Iterable[str]:
-    lua = [settings.directory / LUA_NAME, settings.hold_budget_s, settings.admission_per_s, HELD_FLAG, "hot"]
+    lua = [
+        settings.directory / LUA_NAME,
+        settings.hold_budget_s,
+        settings.admission_per_s,
+        HELD_FLAG,
+        COUNT_UNIT,
+        "hot",
+    ]
     yield "global"
-    yield f"    stats socket {_quoted(settings.runtime_socket)} mode 600 level admin"
+    yield f"    stats socket {quoted(settings.runtime_socket)} mode 600 level admin"
     yield "    stats timeout 1h"
     yield "    stats maxconn 32"
     yield f"    maxconn {settings.maxconn}"
@@ -131,7 +132,7 @@ def _global(settings: ProxySettings) -> Iterable[str]:
         yield f"    nbthread {settings.threads}"
     yield f"    tune.bufsize {_BUFFER_BYTES}"
     yield f"    tune.maxrewrite {_REWRITE_BYTES}"
-    yield f"    lua-load {' '.join(_quoted(word) for word in lua)}"
+    yield f"    lua-load {' '.join(quoted(word) for word in lua)}"
 
 
 def _defaults(settings: ProxySettings) -> Iterable[str]:
@@ -155,10 +156,10 @@ def _defaults(settings: ProxySettings) -> Iterable[str]:
     yield "    clitcpka-intvl 15s"
     yield "    clitcpka-cnt 4"
     for answer in pages.ANSWERED_FOR_AN_APP:
-        path = _quoted(settings.directory / f"{answer.code}.page")
+        path = quoted(settings.directory / f"{answer.code}.page")
         yield f"    http-error status {answer.status} {_HTML} lf-file {path} {_headers(answer)}"
     bad = pages.BAD_REQUEST
-    yield f"    errorfile {bad.status} {_quoted(settings.directory / f'{bad.code}.http')}"
+    yield f"    errorfile {bad.status} {quoted(settings.directory / f'{bad.code}.http')}"
 
 
 _HTML = "content-type 'text/html; charset=utf-8'"
@@ -186,144 +187,30 @@ def _tables(settings: ProxySettings) -> Iterable[str]:
 
 
 def _frontend(settings: ProxySettings) -> Iterable[str]:
-    host = f"[{settings.bind_host}]" if ":" in settings.bind_host else settings.bind_host
+    is_six = ":" in settings.bind_host
+    host = f"[{settings.bind_host}]" if is_six else settings.bind_host
     yield "frontend edge"
     yield f"    bind {host}:{settings.http_port}"
     if settings.access_log is AccessLog.SAMPLED:
         yield "    log stdout format raw sample 1:100 local0 info"
         yield "    option httplog"
     yield "    unique-id-format %[uuid()]"
-    yield from _route_rules()
-    yield from header_rules(settings)
-    yield from _pin_rules()
+    yield from request_rules(settings.trusted_proxies, is_six=is_six)
+    yield from _refusals(settings)
     own = f"{{ var(txn.json) -m found }} {{ res.fhdr({CODE_HEADER}) -m found }}"  # an app's failures are left alone
     yield f"    http-after-response set-header Content-Type application/problem+json if {own}"
-    yield f"    use_backend {POOL} if pickable"
-    # a known route without a slot still serves the pins of its environment, unless the whole table is too old
-    yield f"    use_backend {POOL} if pin_leads !closed"
-    yield "    default_backend refused"
-
-
-def _route_rules() -> Iterable[str]:
-    """txn.p is the route's hot entry, txn.env its environment."""
-    yield f"    acl held var(txn.p),and({HELD_FLAG}) gt 0"
-    yield f"    acl closed var(txn.p),and({CLOSED_FLAG}) gt 0"
-    yield f"    acl pickable var(txn.p) -m int ge {COUNT_UNIT}"
-    yield "    acl upgrade req.fhdr(upgrade) -m found"
-    yield f"    {HOST_RULE}"
-    # such a name is none, and would end the quoted string that it is passed on in
-    yield """    http-request deny deny_status 400 if { var(txn.host) -m sub '"' '\\' }"""
-    yield "    http-request set-var(txn.key) var(txn.host),host_only,lower"
-    yield "    http-request set-var(txn.p) var(txn.key),table_gpt0(hot)"
-    yield "    http-request lua.hold if held upgrade"  # sets txn.p anew: everything below decides on what holds then
-    yield "    http-request set-var(txn.env) var(txn.key),table_gpc0(hot)"
-    wish = "{ req.fhdr(accept) -m beg application/json application/problem+json }"
-    yield f"    http-request set-var(txn.json) bool(true) if {wish}"
-
-
-def _pin_rules() -> Iterable[str]:
-    """txn.number becomes the allocation that the pin names, once its MAC has held for this environment.
-
-    A connection remembers the cookies whose pin was verified, and for which environment: while they stay the same, no
-    cookie is parsed and no MAC is computed, and the rules after `allow` are the rare case.
-    """
-    cookie = f"req.cook({PIN_COOKIE})"
-    mac = f"var(txn.pin),field(1,.),{_mac('txn.env')},secure_memcmp(txn.mac)"
-    yield "    acl same_cookies req.fhdr(cookie),strcmp(sess.cookies) eq 0"
-    yield "    acl same_environment var(sess.env),sub(txn.env) eq 0"
-    yield "    acl pinned var(txn.number) -m found"
-    yield f"    acl pin_leads_always var(txn.number),table_gpt0(numbers) eq {TAKES_UPGRADES}"
-    yield f"    acl refuses_upgrades var(txn.number),table_gpt0(numbers) eq {REFUSES_UPGRADES}"
-    yield "    acl pin_leads var(txn.number),in_table(numbers)"
-    yield "    http-request set-var(txn.number) var(sess.number) if same_environment same_cookies"
-    yield "    http-request allow if pin_leads_always"
-    yield f"    http-request set-var(txn.n) var(txn.p),div({COUNT_UNIT})"  # how many slots to choose from
-    yield f"    http-request set-var(txn.pin) {cookie}"
-    yield "    http-request set-var(txn.mac) var(txn.pin),field(2,.)"
-    yield f"    http-request set-var(txn.number) var(txn.pin),field(1,-),add(0) if !pinned {{ {mac} 1 }}"
-    yield "    http-request set-var(sess.cookies) req.fhdr(cookie) if pinned"
-    for name in ("pin", "env", "number"):
-        yield f"    http-request set-var(sess.{name}) var(txn.{name}) if pinned"
-    yield "    http-request unset-var(txn.number) if refuses_upgrades upgrade"
-
-
-def _mac(environment: str) -> str:
-    """Converters from `<number>-<nonce>` to its MAC for an environment."""
-    return f"concat(:,{environment}),hmac(sha256,proc.pin_key),ub64enc"
-
-
-def header_rules(settings: ProxySettings) -> Iterable[str]:
-    """Who asks and how, overwritten so that an app can believe it, and kept only from a trusted proxy in front.
-
-    Expects the Host header in txn.host.
-    """
-    yield "    http-request del-header x-moorage- -m beg"
-    if settings.trusted_proxies:
-        yield from _trusting_rules(settings.trusted_proxies)
-        return
-    yield "    http-request del-header x-forwarded- -m beg"
-    yield "    http-request add-header X-Forwarded-For %[src]"
-    yield "    http-request add-header X-Forwarded-Proto http"
-    yield "    http-request add-header X-Forwarded-Host %[var(txn.host)]"
-    yield "    http-request set-header X-Request-Id %[unique-id]"
-    if ":" in settings.bind_host:
-        yield from _forwarded_rules("src", "http")
-    else:
-        yield f"    http-request set-header Forwarded {_forwarded('%[src]', 'http')}"
-
-
-def _trusting_rules(networks: tuple[str, ...]) -> Iterable[str]:
-    yield f"    acl trusted src {' '.join(networks)}"
-    yield "    acl passed_on req.fhdr(x-forwarded-for) -m found"
-    yield "    http-request del-header x-forwarded- -m beg if !trusted"
-    yield "    http-request set-var(txn.client) src"
-    yield "    http-request set-var(txn.client) req.hdr_ip(x-forwarded-for,-1) if trusted passed_on"
-    yield "    http-request set-header X-Forwarded-For '%[req.fhdr(x-forwarded-for)], %[src]' if trusted passed_on"
-    for name, value in (
-        ("X-Forwarded-For", "%[src]"),
-        ("X-Forwarded-Proto", "http"),
-        ("X-Forwarded-Host", "%[var(txn.host)]"),
-        ("X-Request-Id", "%[unique-id]"),
-    ):
-        yield f"    http-request set-header {name} {value} unless trusted {{ req.fhdr({name}) -m found }}"
-    yield from _forwarded_rules("var(txn.client)", "%[req.fhdr(x-forwarded-proto)]")
-
-
-def _forwarded_rules(client: str, proto: str) -> Iterable[str]:
-    six = f"{{ {client} -m sub : }}"
-    yield f"    http-request set-header Forwarded {_forwarded(f'[%[{client}]]', proto)} if {six}"
-    yield f"    http-request set-header Forwarded {_forwarded(f'%[{client}]', proto)} unless {six}"
-
-
-def _forwarded(client: str, proto: str) -> str:
-    """RFC 7239, made from the rest: who asks, for which host, by which protocol."""
-    return _quoted(f'for="{client}";host="%[var(txn.host)]";proto={proto}')
+    yield f"    default_backend {POOL}"
 
 
 def _pool() -> Iterable[str]:
     yield f"backend {POOL}"
-    yield "    balance random"
-    yield "    stick match var(txn.number) table numbers"
-    yield f"    stick match rand,mod(txn.n),add(txn.p),and({SLOT_MASK}) table slots"
-    yield "    acl here srv_id,sub(txn.number) eq 0"
-    yield "    acl upgraded status 101"
-    yield "    http-response allow if here !upgraded"
-    yield "    http-response set-var-fmt(txn.new) %[srv_id]-%[uuid()] if !here"
-    yield f"    http-response set-var(txn.newmac) var(txn.new),{_mac('txn.env')}"
-    cookie = f"{PIN_COOKIE}=%[var(txn.new)].%[var(txn.newmac)]; Path=/; HttpOnly; SameSite=Lax"
-    yield f"    http-response add-header Set-Cookie '{cookie}' if {{ var(txn.newmac) -m found }}"
-    yield "    http-response allow if !upgraded"
-    yield "    http-response set-var(txn.attached) var(txn.new)"
-    yield "    http-response set-var(txn.attached) var(sess.pin),field(1,.) if here"
-    yield "    http-response track-sc1 var(txn.attached) table attached"
-    yield "    http-response track-sc2 srv_id table attached_servers"
+    yield from server_rules()
+    yield from answer_rules()
 
 
-def _refused(settings: ProxySettings) -> Iterable[str]:
-    """The answers that need no app, the most telling one first."""
-    yield "backend refused"
+def _refusals(settings: ProxySettings) -> Iterable[str]:
+    """The answers that need no app, the most telling one first: for what no rule before has let pass."""
     yield f"    acl known var(txn.p),and({KNOWN_FLAG}) gt 0"
-    yield f"    acl closed var(txn.p),and({CLOSED_FLAG}) gt 0"
     yield "    acl filled var(proc.mark) -m found"
     yield "    acl json var(txn.json) -m found"
     for answer, condition in (
@@ -333,6 +220,6 @@ def _refused(settings: ProxySettings) -> Iterable[str]:
         (pages.NO_READY_ALLOCATION, ""),
     ):
         for kind, content, wish in (("json", _JSON, "json"), ("html", _HTML, "!json")):
-            file = f"file {_quoted(settings.directory / f'{answer.code}.{kind}')}"
+            file = f"file {quoted(settings.directory / f'{answer.code}.{kind}')}"
             status = f"status {answer.status} {content} {file} {_headers(answer)}"
             yield f"    http-request return {status} if {wish} {condition}".rstrip()
