@@ -123,9 +123,10 @@ class Edge:
             fields["Cookie"] = f"{PIN_COOKIE}={pin}"
         return await self.client.get(self.url + path, headers=fields)
 
-    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """A raw connection to the public port."""
-        return await asyncio.open_connection("127.0.0.1", self.settings.http_port, limit=1 << 20)
+    async def connect(self, source: str = "127.0.0.1") -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A raw connection to the public port, from this address."""
+        port = self.settings.http_port
+        return await asyncio.open_connection("127.0.0.1", port, limit=1 << 20, local_addr=(source, 0))
 
     async def read_answer(self, reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
         """Head and body of one answer with a content length."""
@@ -133,9 +134,9 @@ class Edge:
         found = re.search(rb"content-length: (\d+)", head, re.IGNORECASE)
         return head, await reader.readexactly(int(found.group(1))) if found else b""
 
-    async def raw(self, head: str) -> tuple[bytes, bytes]:
+    async def raw(self, head: str, source: str = "127.0.0.1") -> tuple[bytes, bytes]:
         """Exactly these bytes on a connection of their own; head and body of the answer."""
-        reader, writer = await self.connect()
+        reader, writer = await self.connect(source)
         writer.write(head.encode("latin-1"))
         try:
             return await asyncio.wait_for(self.read_answer(reader), 20)

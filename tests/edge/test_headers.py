@@ -21,6 +21,8 @@ FORGED = {
     "X_Moorage_Under": "3",
 }
 
+UPGRADE = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ=="}
+
 
 async def serve(edge: Edge) -> None:
     app = await edge.app("app")
@@ -29,9 +31,9 @@ async def serve(edge: Edge) -> None:
     await edge.in_force()
 
 
-async def seen(edge: Edge, head: str) -> dict[str, list[str]]:
+async def seen(edge: Edge, head: str, source: str = "127.0.0.1") -> dict[str, list[str]]:
     """The headers that reached the app, by lower-case name."""
-    await edge.raw(head)
+    await edge.raw(head, source)
     fields: dict[str, list[str]] = {}
     for line in edge.apps["app"].heads[-1].decode("latin-1").split("\r\n")[1:]:
         name, _, value = line.partition(": ")
@@ -55,6 +57,24 @@ async def test_what_a_client_claims_about_itself_is_overwritten(edge: Edge) -> N
     assert fields["x-request-id"] != ["mine"]
     assert len(fields["x-request-id"][0]) == 36
     assert not [name for name in fields if "moorage" in name]
+
+
+@pytest.mark.parametrize("host", [HOST, f"{HOST}:7080", f"{HOST}:80", HOST.upper(), f"{HOST.title()}:443"])
+@pytest.mark.parametrize("upgrade", [False, True])
+async def test_the_host_arrives_as_it_was_sent_and_every_header_says_the_same_of_the_client(
+    edge: Edge, host: str, upgrade: bool
+) -> None:
+    """An app that trusts this edge compares Host with Origin, and counts clients by their address."""
+    await serve(edge)
+    head = request(FORGED | (UPGRADE if upgrade else {}), path="/_vango/live?path=%2F", host=host)
+    for source in ("127.0.0.1", "127.0.0.77"):
+        fields = await seen(edge, head, source)
+        assert fields["host"] == [host]
+        assert fields["x-forwarded-host"] == [host]
+        assert fields["x-forwarded-for"] == [source]
+        assert fields["x-forwarded-proto"] == ["http"]
+        assert fields["forwarded"] == [f'for="{source}";host="{host}";proto=http']
+        assert ("upgrade" in fields) is upgrade
 
 
 async def test_repeated_forwarding_headers_leave_one_line(edge: Edge) -> None:
@@ -99,6 +119,10 @@ async def test_a_proxy_that_is_not_on_the_list_is_not_believed(folder: Path) -> 
         "/a%2Fb;c=1?",
         "/%E2%82%AC?q=+%20+",
         "/x?" + "q" * 6000,
+        "//board//%2F%2f//x",
+        "/a;v=1/..;/b%3b?c;d&e=%26",
+        "/_vango/live?path=%2Fboard%2F%2Fx%3Fa%3D1%26b&v=;x",
+        "/_vango/client.js?v=%2B+",
     ],
 )
 async def test_paths_and_queries_arrive_byte_for_byte(edge: Edge, target: str) -> None:

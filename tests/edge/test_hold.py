@@ -9,7 +9,7 @@ import pytest
 import websockets.exceptions
 
 from moorage.domain.allocation import Posture
-from tests.edge.kit import HOST, Edge, running_edge
+from tests.edge.kit import HOST, Edge, pin_in, running_edge
 from tests.edge.test_pins import sign
 from tests.support.waiting import wait_until
 
@@ -124,6 +124,21 @@ async def test_a_client_that_gave_up_while_held_does_not_reach_the_app(edge: Edg
     async with await stays as socket:
         assert await socket.recv() == "old"
         assert edge.apps["old"].upgraded == 1
+
+
+async def test_a_route_that_changes_its_environment_while_held_is_pinned_in_the_new_one(edge: Edge) -> None:
+    await held(edge)
+    third = await edge.app("third")
+    edge.ledger.place(3, third.port, deployment=3, environment=2)
+    pinned, fresh = (asyncio.create_task(edge.socket(pin=pin)) for pin in (PIN, None))
+    await waiting(edge, 2)
+    edge.ledger.own(HOST, 3, environment=2)
+    async with await pinned as first, await fresh as second:
+        for socket in (first, second):
+            assert await socket.recv() == "third"
+            pin = pin_in(socket)
+            assert pin is not None
+            assert pin == sign(pin.partition(".")[0], 2)
 
 
 async def test_a_route_removed_while_held_is_an_honest_404(edge: Edge) -> None:
