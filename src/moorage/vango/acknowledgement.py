@@ -19,8 +19,8 @@ from moorage.vango.schema import KNOWN_MAJOR, json_table, unknown_version
 ACKNOWLEDGEMENT_FILE = "vango_cold_deploy_ack.json"
 ACKNOWLEDGEMENT_MAX_BYTES = 128 << 10
 LISTED_MAX_COUNT = 100  # identities that are kept of it; it travels in a report
-REASONS = frozenset({"removed_id", "changed_fingerprint", "schema_version_changed", "multiple"})
-AUTHORS = frozenset({"ci", "platform", "manual"})
+REASONS = ("removed_id", "changed_fingerprint", "schema_version_changed", "multiple")
+AUTHORS = ("ci", "platform", "manual")
 _HASH = re.compile(r"sha256:[0-9a-f]{64}")
 _SHOWN_CHARS = 19  # `sha256:` and twelve digits
 

@@ -77,8 +77,9 @@ def stale_references(digests: Mapping[str, str], found: Mapping[str, str]) -> tu
 def check_verification(document: Mapping[str, object]) -> Problem | None:
     """What `vango generated verify --json` means: each family of generated files must be current."""
     families = document.get("families")
-    for each in families if isinstance(families, list) else ():
-        status = each.get("status") if isinstance(each, dict) else None
+    for found in families if isinstance(families, list) else ():
+        each = found if isinstance(found, dict) else {}
+        status = each.get("status")
         if status in _HARMLESS:
             continue
         name, message, command = (str(each.get(key) or "") for key in ("name", "message", "repair_command"))

@@ -33,7 +33,7 @@ _T = TypeVar("_T")
 _PAGE = re.compile(r"\bSetup\b")
 _PERSISTED_CALL = re.compile(r"\bsetup\.(?:SharedSignal|GlobalSignal)[\[(]|\.NewSessionKey[\[(]")
 _CALLS = {
-    what: re.compile(rf"[\w.&*()]*?\b(?:{names})\b")
+    what: re.compile(rf"\w[\w.()]*?\b(?:{names})\b")
     for what, names in {
         "session": "SharedSignal",
         "global": "GlobalSignal",
