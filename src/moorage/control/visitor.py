@@ -86,6 +86,11 @@ class Visitor:
         """The cookies that the next request will carry."""
         return dict(self._cookies)
 
+    @property
+    def last_patches(self) -> int:
+        """Number of the last patches that came since the page was sent whole: a click is answered by the next ones."""
+        return self._last_seq
+
     async def load(self, path: str = "/") -> Loaded:
         """Load a page as a navigation does, following redirects within the host.
 

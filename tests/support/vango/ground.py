@@ -168,7 +168,12 @@ class Ground:
         port, user, folder = free_port(), f"alc_{number}", await asyncio.to_thread(board_folder, version)
         url = await self.store.add(user) if self.store else ""
         given = host_variables(f"http://{self.host}", store_binding({}, url), SECRETS)
-        plain = {"PATH": os.environ["PATH"], "PORT": str(port), "HOST": "127.0.0.1", "MOORAGE_ALLOCATION": str(number)}
+        plain = {
+            "PATH": os.environ["PATH"],
+            "PORT": str(port),
+            "HOST": "127.0.0.1",
+            "MOORAGE_ALLOCATION_NUMBER": str(number),
+        }
         log = self.folder / f"board-{number}.log"
         with log.open("wb") as out:
             process = await asyncio.create_subprocess_exec(
