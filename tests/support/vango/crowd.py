@@ -112,7 +112,8 @@ def fate_of(person: Person, mark: int) -> Fate:
     if not later:
         held = person.here and not person.gone
         seen = ATTACHED if held else CLOSED if person.gone else NOT_BACK
-        return Fate(person.name, session.label, seen, person.gone, not held and bool(person.acks), None, None, None)
+        reason = person.gone.removeprefix("closed ")
+        return Fate(person.name, session.label, seen, reason, not held and bool(person.acks), None, None, None)
     first = later[0]
     return Fate(
         person.name,
@@ -142,7 +143,7 @@ class Tally:
     @property
     def seen(self) -> dict[str, int]:
         """How many saw what; the reason stands behind a fresh start and a closed door."""
-        return dict(Counter(f"{fate.seen} {fate.reason}".strip() for fate in self.fates))
+        return dict(Counter(f"{fate.seen} {fate.reason}".rstrip() for fate in self.fates))
 
     @property
     def resumed_share(self) -> float:
