@@ -63,7 +63,7 @@ async def test_an_app_that_exits_fails_with_its_last_lines(world: World) -> None
     assert done.state == "failed"
     assert done.problem is not None
     assert done.problem["code"] == "allocation-exited"
-    assert done.problem["exit_code"] == 3
+    assert done.problem["exit_code"] == 1
     assert done.problem["log_tail"] == ["Traceback", "ValueError: no such board"]
     assert await world.api.routes() == ()
     await wait_until(lambda: _nothing_left(world), what="the failed preview is removed")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -25,7 +26,7 @@ from moorage.domain.artifact import Manifest, artifact_digest
 from moorage.domain.errors import MoorageError
 from moorage.domain.limits import REPORT_PERIOD_S
 from moorage.domain.route import Applied, decide_epoch, decide_log_entry
-from moorage.system.clock import monotonic_s, pause
+from moorage.system.clock import monotonic_s, now_ms, pause
 from moorage.wire.build import BuildJob, BuildReport
 from moorage.wire.edge import EdgeReport, Sockets
 from moorage.wire.log import AllocationUpdated, OwnerUpdated, RouteHeld, RouteRemoved, verify_snapshot
@@ -185,39 +186,38 @@ class StandInRunner:
 
     async def crash(self, allocation: str, *, state: State = State.FAILED) -> None:
         """The process of a ready allocation dies."""
-        self.seen[allocation] = AllocationReport(
-            allocation=allocation, state=state, exit_code=-9, reason="exited", log_tail=("killed",)
-        )
+        self._end(allocation, state, -signal.SIGKILL, reason="exited")
         await self.tell()
+
+    def _end(self, allocation: str, state: State, exit_code: int | None, **more: Any) -> None:
+        """What was known of it stays, as it does with a real runner."""
+        known = self.seen.get(allocation) or AllocationReport(allocation=allocation, state=state)
+        self.seen[allocation] = known.model_copy(update={"state": state, "exit_code": exit_code, **more})
 
     def _obey(self, wanted: DesiredAllocation) -> None:
         known = self.seen.get(wanted.allocation)
         over = known is not None and known.state in (State.FAILED, State.STOPPED)
         if wanted.want == "stop":
             if not over and wanted.number not in self.stubborn:
-                self.seen[wanted.allocation] = AllocationReport(allocation=wanted.allocation, state=State.STOPPED)
+                self._end(wanted.allocation, State.STOPPED, -signal.SIGTERM if known else None)
         elif known is None or known.state is State.STARTING:
             self._start(wanted)
 
     def _start(self, wanted: DesiredAllocation) -> None:
-        self._pids += 1
+        known = self.seen.get(wanted.allocation)
+        if known is None:
+            self._pids += 1
+            known = AllocationReport(
+                allocation=wanted.allocation, state=State.STARTING, pid=self._pids, started_ms=now_ms()
+            )
+            self.seen[wanted.allocation] = known
         match self.behave(wanted):
             case "ready":
-                report = AllocationReport(
-                    allocation=wanted.allocation, state=State.READY, pid=self._pids, started_ms=1, ready_ms=2
-                )
+                ready = known.model_copy(update={"state": State.READY, "ready_ms": now_ms()})
+                self.seen[wanted.allocation] = ready
             case "fail":
-                report = AllocationReport(
-                    allocation=wanted.allocation,
-                    state=State.FAILED,
-                    exit_code=3,
-                    reason="exited",
-                    detail="exited with 3",
-                    log_tail=("Traceback", "ValueError: no such board"),
-                )
-            case _:
-                report = AllocationReport(allocation=wanted.allocation, state=State.STARTING, pid=self._pids)
-        self.seen[wanted.allocation] = report
+                log_tail = ("Traceback", "ValueError: no such board")
+                self._end(wanted.allocation, State.FAILED, 1, reason="exited", log_tail=log_tail)
 
 
 @dataclass
