@@ -75,7 +75,7 @@ def test_what_an_edge_may_send(posture: Posture, ready: bool) -> None:
     one = endpoint(posture=posture, ready=ready)
     pick = is_pickable(one, environment=1, deployment="dep_1")
     assert pick is (ready and posture is Posture.OPEN)
-    assert honours_pins(one) is (ready and posture in LOOSE)
+    assert honours_pins(one) is (ready and posture in {*LOOSE, Posture.LETTING_GO})
     assert honours_upgrades(one) is (ready and posture in {Posture.OPEN, Posture.NO_PICKS})
     assert not pick or honours_upgrades(one), "whoever takes new sessions keeps its old ones"
     assert not honours_upgrades(one) or honours_pins(one)

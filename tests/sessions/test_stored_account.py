@@ -81,6 +81,13 @@ def test_read_and_then_left_alone_for_longer_than_the_tick_is_fresh() -> None:
     assert outcomes(trace, now_ms=LATE_MS)["a"] == "fresh not-resumed"
 
 
+def test_who_asks_again_is_given_the_time_again() -> None:
+    again_ms = LATE_MS - 1
+    trace = see_returns(stored(), [Deed(NEW, Did.READ, "a", at) for at in (BACK_MS, again_ms)], old=[OLD])
+    assert outcomes(trace, now_ms=LATE_MS)["a"] == "unknown not-shown-yet"
+    assert outcomes(trace, now_ms=again_ms + RESUME_SHOWN_WITHIN_MS)["a"] == "fresh not-resumed"
+
+
 def test_a_record_that_changed_since_the_fence_shows_a_resume_without_any_witness() -> None:
     written = {"a": Stored(BACK_MS, BACK_MS + 120_000)}
     touched = {"a": Stored(RECORDS["a"].written_ms, BACK_MS + 120_000)}

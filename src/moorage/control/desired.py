@@ -45,6 +45,7 @@ def _allocation(control: Control, tx: Tx, allocation: Allocation) -> DesiredAllo
         ready_timeout_s=process["ready_timeout_s"],
         stop_grace_s=process["stop_grace_s"],
         want="run" if allocation.want == "run" else "stop",
+        let_go=allocation.posture is Posture.LETTING_GO,
     )
 
 

@@ -53,6 +53,7 @@ class Live:
         """Keep a runner's report."""
         self.runners[report.runner] = Seen(report, self.monotonic_s(), self.wall_ms())
         self.announce()
+        self.announce()
 
     def __post_init__(self) -> None:
         self._started_s = self.monotonic_s()
@@ -83,6 +84,11 @@ class Live:
             _before(kept, ended_ms) for (_edge, counted), kept in self._counted.items() if counted == number and kept
         ]
         return sum(counts) if counts else None
+
+    def has_let_go(self, allocation: str) -> bool:
+        """Whether a runner has ended the input of the allocation's connections."""
+        reports = (a for seen in self.runners.values() for a in seen.report.allocations)
+        return any(report.allocation == allocation and report.let_go is not None for report in reports)
 
     def store_detail(self, environment: str) -> str:
         """What keeps an environment's store from being ready, as the runner says it; empty when nothing does."""

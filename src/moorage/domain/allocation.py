@@ -2,7 +2,7 @@
 
 An allocation has a durable state (what its process is) and a durable posture (what the edge, the store and the
 runner must do with it). Postures are reached level-triggered and only ever tighten; a hand-over that is called off
-may loosen `no_upgrades` and `no_picks` back to `open`, never past `cut`.
+may loosen `no_upgrades` and `no_picks` back to `open`, never past `letting_go`.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ class Posture(StrEnum):
     OPEN = "open"
     NO_PICKS = "no_picks"
     NO_UPGRADES = "no_upgrades"
+    LETTING_GO = "letting_go"  # its input ends, so that it stores what it holds before anything is cut
     CUT = "cut"
     FENCED = "fenced"
     GONE = "gone"
@@ -100,4 +101,4 @@ def honours_pins(endpoint: Endpoint) -> bool:
 
 def honours_upgrades(endpoint: Endpoint) -> bool:
     """Whether pinned upgrades still go to the allocation."""
-    return honours_pins(endpoint) and endpoint.posture is not Posture.NO_UPGRADES
+    return honours_pins(endpoint) and _ORDER.index(endpoint.posture) < _ORDER.index(Posture.NO_UPGRADES)

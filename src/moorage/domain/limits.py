@@ -40,7 +40,8 @@ BAKE_S = 0.5
 DRAIN_DEADLINE_S = 3600.0
 
 # Hand-over
-STORED_WAIT_S = 3.0
+STORED_WAIT_S = 3.0  # without any progress
+STORED_WAIT_MAX_S = 10.0
 SETTLE_WAIT_S = 45.0
 STORED_SETTLE_WAIT_S = 80.0  # a client that comes back late, and then the 30 s tick within which its resume shows
 HOLD_BUDGET_S = 20.0  # a reconnect is held no longer than this, then answered 503 with Retry-After
@@ -54,6 +55,6 @@ SLOTS_PER_ROUTE_MAX_COUNT = 63
 LOG_PAGE_MAX_COUNT = 1000
 
 assert LEASE_RENEW_S * 2 < LEASE_S, "a lease must survive one lost renewal"
-assert STORED_WAIT_S < HOLD_BUDGET_S, "reconnects must be held longer than the store is waited for"
+assert STORED_WAIT_S <= STORED_WAIT_MAX_S < HOLD_BUDGET_S, "reconnects must be held longer than the store is waited for"
 assert REPORT_PERIOD_S * 2 < EDGE_LIVE_WITHIN_S, "one lost report does not make an edge lag"
 assert APP_PORT_LAST < 32768, "app ports lie below the ephemeral range"

@@ -60,12 +60,33 @@ class AllocationRun:
         self.record, self.place = record, place
         self._equipment, self._changed = equipment, changed
         self._stop_asked = asyncio.Event()
+        self._let_go_asked = False
         self._instance: Instance | None = None
 
     @property
     def is_stopping(self) -> bool:
         """Whether it was asked to end."""
         return self._stop_asked.is_set()
+
+    @property
+    def is_letting_go(self) -> bool:
+        """Whether the input of its connections was ended, or is being ended."""
+        return self._let_go_asked or self.record.let_go is not None
+
+    async def let_go(self) -> None:
+        """End the input of its connections: it reads an end and stores its sessions before anything cuts them.
+
+        Where that cannot be done nothing is reported, and the cut alone must do.
+        """
+        self._let_go_asked = True
+        if self._instance is None or self.record.is_over:
+            return
+        try:
+            count = await asyncio.to_thread(self._instance.let_go, self.record.desired.port)
+        except OSError as failed:
+            _log.warning("the input of allocation %s cannot be ended: %s", self.record.allocation, failed)
+            return
+        await self._note(self.record.but(let_go=count), must=False)
 
     def stop(self) -> None:
         """Ask it to end; its process is given the grace time of the desired state."""

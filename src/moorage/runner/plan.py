@@ -22,6 +22,7 @@ class ObservedAllocation:
     environment: str
     is_over: bool
     is_stopping: bool
+    is_letting_go: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,13 @@ class Stop:
 
 
 @dataclass(frozen=True, slots=True)
+class LetGo:
+    """End the input of an allocation's connections, once."""
+
+    allocation: str
+
+
+@dataclass(frozen=True, slots=True)
 class Forget:
     """Drop an allocation that has ended and is no longer desired; its log is kept for a while."""
 
@@ -97,7 +105,7 @@ class ForgetStore:
     environment: str
 
 
-Action = Start | Decline | Stop | Forget | OpenStore | UpdateStore | CloseStore | ForgetStore
+Action = Start | Decline | Stop | LetGo | Forget | OpenStore | UpdateStore | CloseStore | ForgetStore
 
 
 def plan_changes(
@@ -128,6 +136,8 @@ def _allocations(
             yield Stop(found.allocation)
         elif found.allocation not in wanted and found.is_over:
             yield Forget(found.allocation)
+        elif keeps and wanted[found.allocation].let_go and not found.is_over and not found.is_letting_go:
+            yield LetGo(found.allocation)
     for each in desired.allocations:
         if each.allocation not in observed:
             yield from _first(each, desired, stores)

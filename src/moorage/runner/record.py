@@ -48,6 +48,7 @@ class Record(Message):
     detail: str = ""
     log_tail: tuple[str, ...] = ()
     adopted: bool = False
+    let_go: int | None = None
 
     @property
     def allocation(self) -> str:
@@ -115,4 +116,5 @@ def report_of(record: Record) -> AllocationReport:
         detail=record.detail,
         log_tail=record.log_tail,
         adopted=record.adopted,
+        let_go=record.let_go,
     )

@@ -139,7 +139,9 @@ class Registry:
 
     def _observed(self) -> dict[str, plan.ObservedAllocation]:
         found = {
-            name: plan.ObservedAllocation(name, run.record.desired.environment, run.record.is_over, run.is_stopping)
+            name: plan.ObservedAllocation(
+                name, run.record.desired.environment, run.record.is_over, run.is_stopping, run.is_letting_go
+            )
             for name, run in self._runs.items()
         }
         declined = {
@@ -194,6 +196,8 @@ class Registry:
                 self._changed()
             case plan.Stop(allocation):
                 self._runs[allocation].stop()
+            case plan.LetGo(allocation):
+                self._spawn(self._runs[allocation].let_go())
             case plan.Forget(allocation):
                 self._runs.pop(allocation, None)
                 self._declined.pop(allocation, None)

@@ -53,7 +53,7 @@ class Stored:
 class Trace:
     """What the store has shown of one old allocation's sessions, by label; grows only.
 
-    `stored`: the records to go on from. `returned`: first reading by somebody else. `resumed`: first writing or
+    `stored`: the records to go on from. `returned`: latest reading by somebody else (a client may have to ask twice). `resumed`: first writing or
     touching by somebody else. `watched`: nobody has looked away since the clients were let in, so that a reading
     cannot have been missed.
     """
@@ -91,7 +91,7 @@ def see_returns(trace: Trace, deeds: Iterable[Deed], *, old: Collection[str]) ->
         if deed.user in old or deed.did is Did.REMOVED:
             continue
         if deed.did is Did.READ or not deed.user:
-            returned.setdefault(deed.label, deed.at_ms)
+            returned[deed.label] = max(deed.at_ms, returned.get(deed.label, 0))
         elif deed.label in trace.stored:
             resumed.setdefault(deed.label, deed.at_ms)
     return replace(trace, returned=returned, resumed=resumed)

@@ -12,6 +12,7 @@ class DesiredAllocation(Message):
     """One allocation as it should be. The runner starts it when `want` is `run` and nothing of this id was started
     before; an allocation that ended is reported and never restarted (control plans a new one).
 
+    `let_go`: the input of its connections ends, once, so that it stores its sessions before they are cut.
     `environ` holds what the app sees (PORT and HOST included). `command` is split as a POSIX shell would split it,
     without a shell; `$NAME` of `environ` is replaced.
     """
@@ -30,6 +31,7 @@ class DesiredAllocation(Message):
     ready_timeout_s: float
     stop_grace_s: float
     want: Literal["run", "stop"]
+    let_go: bool = False
 
 
 class StoreUser(Message):
@@ -60,7 +62,8 @@ class Desired(Message):
 
 class AllocationReport(Message):
     """What a runner has seen of an allocation. `reason` is a stable code (for example `artifact-altered`,
-    `exited`, `ready-timeout`, `port-taken`, `start-failed`), `detail` a sentence, `log_tail` the app's last lines."""
+    `exited`, `ready-timeout`, `port-taken`, `start-failed`), `detail` a sentence, `log_tail` the app's last lines.
+    `let_go`: how many connections had their input ended (None: not asked, not yet, or it cannot be done)."""
 
     allocation: str
     state: State
@@ -72,6 +75,7 @@ class AllocationReport(Message):
     detail: str = ""
     log_tail: tuple[str, ...] = ()
     adopted: bool = False
+    let_go: int | None = None
 
 
 class StoreReport(Message):

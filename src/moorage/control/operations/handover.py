@@ -17,7 +17,7 @@ from moorage.control.operations.trail import Trail
 from moorage.domain.allocation import Posture
 from moorage.domain.artifact import Depth
 from moorage.domain.errors import MoorageError, Problem, Unavailable
-from moorage.domain.limits import ADMISSION_PER_S, STORED_SETTLE_WAIT_S, STORED_WAIT_S
+from moorage.domain.limits import ADMISSION_PER_S, STORED_SETTLE_WAIT_S, STORED_WAIT_MAX_S, STORED_WAIT_S
 from moorage.domain.operation import Kind
 from moorage.domain.session import Before
 from moorage.sessions.account import Phase
@@ -35,6 +35,8 @@ NEARLY_SETTLED_S = 3.0  # a promotion waits this long for the last sessions, the
 FENCE_RETRY_S = 0.25
 NOTICE_RETRY_S = 0.25
 TURN_WAIT_S = 30.0
+LET_GO_WAIT_S = 2.0  # a runner that does not answer, or cannot: the cut alone must do then
+LET_GO_STORED_S = 0.5  # the framework stores within a millisecond of the end of its input
 ALL_STORED = "every session was seen stored"
 _HOLDING = frozenset({"refusing_new", "cutting", "storing", "fenced"})
 
@@ -64,7 +66,7 @@ async def _hand_over(work: Work, trail: Trail) -> None:
             left = await _let_store(work)
         except Unavailable as down:
             await _call_off(work, down)
-    await _cut(work)
+    await _cut(work, trail)
     await _see_stored(work, left, trail)
     await _fence(work, trail)
     await _admit(work)
@@ -220,17 +222,47 @@ def why_called_off(handover: Operation) -> Problem:
     )
 
 
-async def _cut(work: Work) -> None:
-    """Cut what is still attached, on both sides, without a close frame: clients of any framework reconnect."""
-    if "cut_ms" not in work.facts:
+async def _cut(work: Work, trail: Trail) -> None:
+    """Cut what is still attached, on both sides, without a close frame: clients of any framework reconnect.
+
+    A framework that stores when it loses a socket is first given the end of its input: a socket that is reset while it
+    writes may make it drop the session instead.
+    """
+    if trail.followed and "cut_ms" not in work.facts:
+
+        def let_go(tx: Tx) -> dict[str, Any]:
+            for id in trail.followed:
+                allocations.set_posture(tx, id, Posture.LETTING_GO, reason="hand-over")
+            return {"cut_ms": now_ms()}
+
+        await work.commit("cutting", let_go, "the input of the old connections ends")
+    if trail.followed and "cut_index" not in work.facts:
+        await _await_letting_go(work, trail)
+    if "cut_index" not in work.facts:
 
         def cut(tx: Tx) -> dict[str, Any]:
             for id in _old(work):
                 allocations.set_posture(tx, id, Posture.CUT, reason="hand-over")
-            return {"cut_index": log.committed_index(tx), "cut_ms": now_ms()}
+            return {"cut_index": log.committed_index(tx), "cut_ms": work.facts.get("cut_ms") or now_ms()}
 
         await work.commit("cutting", cut, "cut")
     await work.control.edges_reach(work.facts["cut_index"])
+
+
+async def _await_letting_go(work: Work, trail: Trail) -> None:
+    """Wait until everybody was seen stored, or the runner has done its part and the rest had its time."""
+    attached, deadline = trail.sockets_count(), monotonic_s() + LET_GO_WAIT_S
+    while monotonic_s() < deadline:
+        try:
+            await trail.begin(await sessions.environment_of(work))
+            await trail.find_stored()
+        except Unavailable:
+            return
+        if trail.stored_count() >= attached:
+            return
+        if all(work.control.live.has_let_go(id) for id in trail.followed):
+            deadline = min(deadline, monotonic_s() + LET_GO_STORED_S)
+        await pause(POLL_S)
 
 
 async def _see_stored(work: Work, left: list[str] | None, trail: Trail) -> None:
@@ -253,18 +285,21 @@ async def _see_stored(work: Work, left: list[str] | None, trail: Trail) -> None:
 
 async def _await_stored(work: Work, trail: Trail) -> str:
     """Wait until every session that was attached is seen stored, or the deadline; says how many were."""
-    attached, deadline_ms = trail.sockets_count(), work.facts["cut_ms"] + int(STORED_WAIT_S * 1000)
+    attached, stored = trail.sockets_count(), -1
+    deadline, last = monotonic_s(), monotonic_s() + STORED_WAIT_MAX_S
     while True:
         try:
             await trail.begin(await sessions.environment_of(work))
             await trail.find_stored()
         except Unavailable:
-            if now_ms() >= deadline_ms:
+            if monotonic_s() >= last:
                 return "the store stopped answering after the cut: what was stored is seen when it is back"
-        if trail.stored_count() >= attached or now_ms() >= deadline_ms:
+            deadline = last
+        if trail.stored_count() > stored:  # as long as the app gets on with it, it is given the time
+            stored, deadline = trail.stored_count(), min(monotonic_s() + STORED_WAIT_S, last)
+        if stored >= attached or monotonic_s() >= deadline:
             break
         await pause(POLL_S)
-    stored = trail.stored_count()
     missing = f"; {attached - stored} were not seen stored" if stored < attached else ""
     return f"{stored} of {attached} attached sessions were stored after the cut{missing}"
 

@@ -43,6 +43,10 @@ class Instance(Protocol):
     def listens(self, host: str, port: int) -> bool:
         """Whether one of its processes listens on the port; cheap when asked again and again."""
 
+    def let_go(self, port: int) -> int:
+        """End the input of every connection accepted on the port, without closing one; how many. It takes some
+        milliseconds. Raises OSError when that cannot be done here."""
+
     def release(self) -> None:
         """Stop watching; the instance goes on."""
 

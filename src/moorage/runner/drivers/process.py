@@ -19,6 +19,7 @@ from moorage.runner.launch import Launch
 from moorage.runner.record import Identity
 from moorage.system import proc
 from moorage.system.clock import pause
+from moorage.system.sockets import end_input
 
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 _GONE_PERIOD_S = 0.01
@@ -77,6 +78,10 @@ class ProcessInstance:
         mine = [found for found in _listeners(host, port) if found.pid in pids]
         self._listening = _link_of(mine[0]) if mine else None
         return bool(mine)
+
+    def let_go(self, port: int) -> int:
+        """See Instance."""
+        return sum(end_input(member.pid, port) for member in self.members())
 
     def release(self) -> None:
         """See Instance."""
