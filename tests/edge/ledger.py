@@ -45,6 +45,7 @@ class Ledger:
         self.reports: list[EdgeReport] = []
         self.snapshots_asked = self.pages_asked = 0
         self.is_down = False
+        self.now_ms = 1  # moves on with every message
         self.kept_from = 0  # entries up to this index are no longer on the log's pages
         self.listeners: list[Callable[[LogEntry], None]] = []
         self._epochs: dict[str, int] = {}
@@ -60,7 +61,8 @@ class Ledger:
 
     def add(self, event: Event) -> LogEntry:
         """Commit an event and announce it."""
-        entry = LogEntry(index=self.index + 1, incarnation=self.incarnation, at_ms=1, event=event)
+        self.now_ms += 1
+        entry = LogEntry(index=self.index + 1, incarnation=self.incarnation, at_ms=self.now_ms, event=event)
         self.entries.append(entry)
         for listener in self.listeners:
             listener(entry)
@@ -121,10 +123,11 @@ class Ledger:
     def fold(self) -> Snapshot:
         """The snapshot of everything committed."""
         table = self._table()
+        self.now_ms += 1
         return Snapshot(
             incarnation=self.incarnation,
             index=self.index,
-            issued_ms=1,
+            issued_ms=self.now_ms,
             pin_key=PIN_KEY,
             routes=tuple(owner_event(owner) for owner in table.owners.values()),
             allocations=tuple(endpoint_event(endpoint) for endpoint in table.endpoints.values()),
@@ -151,6 +154,14 @@ class Ledger:
         self.entries.clear()
         self._epochs.clear()
         self._versions.clear()
+
+    def take_back(self, index: int) -> tuple[LogEntry, ...]:
+        """The database is an earlier copy of itself, under the same name; the entries that it has lost."""
+        lost, self.entries = tuple(self.entries[index:]), self.entries[:index]
+        table = self._table()
+        self._epochs = {key: table.epoch_of(key) for key in self._epochs if table.epoch_of(key)}
+        self._versions = {number: endpoint.version for number, endpoint in table.endpoints.items()}
+        return lost
 
     async def snapshot(self) -> SignedSnapshot:
         self._answer()

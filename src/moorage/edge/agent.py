@@ -104,7 +104,8 @@ class EdgeAgent:
         index = (follower.table.incarnation, follower.table.index)
         done = False
         try:
-            done = await self._keeper.converge(follower.table, touched, closed=self.is_failing_closed)
+            closed, may_go_back = self.is_failing_closed, follower.is_confirmed
+            done = await self._keeper.converge(follower.table, touched, closed=closed, may_go_back=may_go_back)
         finally:
             if not done:
                 follower.touched |= touched
@@ -186,16 +187,16 @@ class EdgeAgent:
                 await pause(RETRY_FIRST_S)
 
     async def _report_once(self) -> None:
-        report, asked_s = await self._compose(), monotonic_s()
+        report, asked_s, asked_index = await self._compose(), monotonic_s(), self._follower.table.index
         reply = await self._control.report(report)
         if report.catch_up == self._follower.catch_up:
             self._follower.catch_up = None  # it was heard
         self._progress.clear()
-        if self._follower.hear(reply, asked_s):
+        if self._follower.hear(reply, asked_s, asked_index):
             return
         if not self._follower.must_ask:
             await wait_for(self._progress, STREAM_GRACE_S)
-            if self._follower.hear(reply, asked_s):
+            if self._follower.hear(reply, asked_s, asked_index):
                 return
             self._follower.fall_back()
         self._wake.set()

@@ -1,7 +1,9 @@
 """Following the log: from the copy on disk or a signed snapshot, then entry by entry, never over a gap.
 
 The stream is only the fast way. Whenever what it gives does not continue the table, or the control plane says that
-there is more, the log itself is read page by page; where the log does not reach, a fresh snapshot is.
+there is more, the log itself is read page by page; where the log does not reach, a fresh snapshot is. When the control
+plane's log ends before what the table had when it was asked, its database was restored from a copy: a fresh snapshot
+then replaces everything.
 """
 
 from __future__ import annotations
@@ -40,8 +42,9 @@ class Follower:
         self.touched = Touched()
         self.catch_up: CatchUp | None = None
         self._control, self._source, self._copy, self._public_key = control, source, copy, public_key
-        self._behind, self._needs_snapshot, self._broken = False, True, False
+        self._behind, self._needs_snapshot, self._broken, self._is_restored = False, True, False, False
         self._unkept: list[LogEntry] = []
+        self.is_confirmed = False  # by the control plane itself, since this process started
         self._verified_s: float | None = None
         self._verified_index: int | None = None  # where the table was when it was last known to be current
         self._snapshot_s = self._copied_s = float("-inf")
@@ -101,11 +104,16 @@ class Follower:
             self._unkept.append(entry)
         return folded.verdict
 
-    def hear(self, reply: EdgeReply, asked_s: float) -> bool:
+    def hear(self, reply: EdgeReply, asked_s: float, asked_index: int) -> bool:
         """What the control plane says of the log; whether the table has all of it. `asked_s` is when it was asked: this
-        process may have been stopped before it heard the answer."""
+        process may have been stopped before it heard the answer. `asked_index` is where the table was then: what has
+        come since may be news to the answer, what was there before it may not."""
         if reply.incarnation != self.table.incarnation:
             self._needs_snapshot = True
+            return False
+        if reply.committed_index < asked_index:
+            _log.error("the control plane was restored", applied=asked_index, committed=reply.committed_index)
+            self._needs_snapshot = self._is_restored = True
             return False
         if reply.committed_index > self.table.index:
             return False
@@ -118,14 +126,16 @@ class Follower:
 
     async def ask(self) -> None:
         """Bring the table on from the control plane; raises MoorageError when it cannot be had or verified."""
-        by, asked_s = "replay", monotonic_s()
+        by, asked_s, start = "replay", monotonic_s(), self.table.index
         async with asyncio.timeout(ASK_TIMEOUT_S):
             if self._needs_snapshot or not await self._read_pages():
                 await self._read_snapshot()
-                by = "snapshot"
-        if self._broken or by == "snapshot":
+                by = "restored" if self._is_restored else "snapshot"
+        if self._broken or by != "replay":
             await self._source.reset(self.table.index)
-        self._behind = self._needs_snapshot = self._broken = False
+        self._behind = self._needs_snapshot = self._broken = self._is_restored = False
+        if by == "restored":
+            self._verified_index, self.catch_up = start, None  # whatever was still to be told is of a lost history
         self._is_current(by, asked_s)
 
     def _is_current(self, by: str, asked_s: float) -> None:
@@ -135,9 +145,13 @@ class Follower:
         self._verified_s = asked_s if self._verified_s is None else max(asked_s, self._verified_s)
         if monotonic_s() - asked_s > EDGE_LIVE_WITHIN_S:
             return
-        self._verified_index = index
-        if start is None or index <= start or (by == "stream" and away_s <= EDGE_LIVE_WITHIN_S):
+        self._verified_index, self.is_confirmed = index, True
+        if start is None or (by == "stream" and away_s <= EDGE_LIVE_WITHIN_S):
             return
+        if index <= start and by != "restored":
+            return
+        if self.catch_up and self.catch_up.by == "restored":
+            return  # it is told first
         if self.catch_up:  # nobody has heard of it yet
             start, away_s = min(start, self.catch_up.from_index), max(away_s, self.catch_up.away_s)
         self.catch_up = CatchUp(from_index=start, to_index=index, by=by, away_s=round(away_s, 1), at_ms=now_ms())
@@ -175,7 +189,7 @@ class Follower:
         self._snapshot_s = monotonic_s()
         signed = await self._control.snapshot()
         snapshot = verify_snapshot(signed, self._public_key)
-        folded = self.table.load(snapshot)
+        folded = self.table.load(snapshot, is_restored=self._is_restored)
         self.touched |= folded.touched
         if folded.verdict is Applied.APPLY:
             self._unkept.clear()

@@ -40,13 +40,14 @@ class Keeper:
         """What the proxy holds must be read back before the next change."""
         self._actual = None
 
-    async def converge(self, table: RouteTable, touched: Touched, *, closed: bool) -> bool:
-        """Put the touched part of the table in force; whether all of it is.
+    async def converge(self, table: RouteTable, touched: Touched, *, closed: bool, may_go_back: bool) -> bool:
+        """Put the touched part of the table in force; whether all of it is. `may_go_back`: the table is the control
+        plane's and not only a copy from disk, so a proxy that is ahead of it has what the control plane has lost.
 
         Raises ProxyUnreachable or ProxyRefused; then nothing counts as in force and the next pass looks at everything.
         """
         try:
-            return await self._converge(table, touched, closed=closed)
+            return await self._converge(table, touched, closed=closed, may_go_back=may_go_back)
         except (ProxyUnreachable, ProxyRefused):
             self.doubt()
             raise
@@ -66,14 +67,14 @@ class Keeper:
         gone = self._actual.servers.keys() - table.endpoints.keys()
         self._may_collect = bool(self._forgotten or gone)
 
-    async def _converge(self, table: RouteTable, touched: Touched, *, closed: bool) -> bool:
+    async def _converge(self, table: RouteTable, touched: Touched, *, closed: bool, may_go_back: bool) -> bool:
         actual, identity = self._actual, self.identity
         if actual is None:
             identity, actual = await self._observe()
             touched = everything(table, actual)
         elif closed != self._closed:
             touched = everything(table, actual)
-        if _is_ahead(actual, table):
+        if not may_go_back and _is_ahead(actual, table):
             return False  # a copy from disk is older than what the proxy serves: it may not go back
         want = wanted(table, touched, closed=closed)
         await self._apply(actual, plan_changes(want, actual))

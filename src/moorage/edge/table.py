@@ -2,7 +2,8 @@
 
 Pure: no I/O, no clock. An entry is taken only when it is exactly the next one of the same log, a route changes owner
 only to a newer epoch, an allocation only to a newer version; everything else is counted and dropped, so replayed,
-reordered and duplicated events can never take the table back. A removed route keeps its epoch as a tombstone.
+reordered and duplicated events can never take the table back. A removed route keeps its epoch as a tombstone. Only one
+thing takes it back: a snapshot that was fetched because the control plane itself had lost the end of its log.
 """
 
 from __future__ import annotations
@@ -69,6 +70,7 @@ class RouteTable:
         self.incarnation = ""
         self.index = 0
         self.pin_key = ""
+        self._issued_ms = self._since_ms = 0  # of the last snapshot; entries before `since` are of a lost history
         self.counts = Counts()
         self._owners: dict[str, RouteOwner] = {}
         self._epochs: dict[str, int] = {}  # of owners and of tombstones
@@ -95,18 +97,25 @@ class RouteTable:
         """The allocations of a deployment in an environment, lowest number first."""
         return tuple(sorted(self._numbers_of.get((environment, deployment), ())))
 
-    def load(self, snapshot: Snapshot) -> Folded:
-        """Take a verified snapshot. An older one of the same log changes nothing (DUPLICATE)."""
-        same = snapshot.incarnation == self.incarnation
-        if same and snapshot.index < self.index:
+    def load(self, snapshot: Snapshot, *, is_restored: bool = False) -> Folded:
+        """Take a verified snapshot. An older one of the same log changes nothing (DUPLICATE).
+
+        `is_restored`: the control plane's database is an earlier copy of itself, so its log is another history under
+        the same name. Then the snapshot replaces everything, epochs and versions too, unless it was issued before the
+        last one: such a message is a repeated one.
+        """
+        same = snapshot.incarnation == self.incarnation and not is_restored
+        if snapshot.issued_ms <= self._issued_ms if is_restored else same and snapshot.index < self.index:
             return Folded(Applied.DUPLICATE)
         before = Touched(frozenset(self._owners), frozenset(self._endpoints))
         if not same:
             self._epochs.clear()
             self._versions.clear()
+            self._since_ms = snapshot.issued_ms if is_restored else 0
         self._load_owners(snapshot)
         self._load_endpoints(snapshot)
         self.incarnation, self.index, self.pin_key = snapshot.incarnation, snapshot.index, snapshot.pin_key
+        self._issued_ms = snapshot.issued_ms
         return Folded(Applied.APPLY, before | Touched(frozenset(self._owners), frozenset(self._endpoints)))
 
     def fold(self, entry: LogEntry) -> Folded:
@@ -114,7 +123,7 @@ class RouteTable:
         verdict = decide_log_entry(
             applied_index=self.index,
             incoming_index=entry.index,
-            same_incarnation=entry.incarnation == self.incarnation,
+            same_incarnation=self._is_ours(entry),
         )
         if verdict is Applied.DUPLICATE:
             self.counts = replace(self.counts, duplicates=self.counts.duplicates + 1)
@@ -129,6 +138,11 @@ class RouteTable:
             return Folded(Applied.STALE)
         self.counts = replace(self.counts, applied=self.counts.applied + 1)
         return Folded(Applied.APPLY, touched)
+
+    def _is_ours(self, entry: LogEntry) -> bool:
+        """Whether the entry is of this history: a stream may still hold what the control plane has lost."""
+        is_lost = entry.index > self.index and entry.at_ms < self._since_ms
+        return entry.incarnation == self.incarnation and not is_lost
 
     def _take(self, event: Event) -> Touched | None:
         """Apply an event; None when it is stale."""
