@@ -58,6 +58,30 @@ def test_kind_and_packages(
     assert (plan.kind, plan.dependencies) == (kind, wanted)
 
 
+@pytest.mark.parametrize(
+    ("appfile", "health"),
+    [
+        (app(BINARY), "/_vango/health/ready"),
+        (app(f'{BINARY}\nhealth = "/up"'), "/up"),
+        (app(tail="[vango]\n"), "/_vango/health/ready"),
+        (app(BINARY, '[build]\ncommand = "vango build"\noutput = "dist"\n'), "/_vango/health/ready"),
+    ],
+)
+def test_a_vango_source_is_a_vango_app_whatever_else_is_there(appfile: AppFile, health: str) -> None:
+    plan = plan_build(appfile, "starlette\n", PROJECT, vango=True)
+    assert isinstance(plan, Plan)
+    assert (plan.kind, plan.dependencies, plan.process.health) == (Kind.VANGO, None, health)
+
+
+def test_a_site_beside_vango_json_is_a_site_and_a_section_needs_its_source() -> None:
+    plan = plan_build(app(tail="[static]\n"), None, None, vango=True)
+    assert isinstance(plan, Plan)
+    assert plan.kind is Kind.STATIC
+    problem = plan_build(app(tail="[vango]\n"), None, None)
+    assert isinstance(problem, Problem)
+    assert problem.code == "vango-settings-invalid"
+
+
 def test_a_static_site_runs_the_platform_s_server() -> None:
     plan = plan_build(app(tail="[static]\nspa = true\n[process]\nstop_grace_s = 2\n"), None, None)
     assert isinstance(plan, Plan)

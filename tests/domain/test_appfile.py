@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moorage.domain.appfile import AppFile, Build, Promotion, Static, missing_appfile, parse_appfile
+from moorage.domain.appfile import AppFile, Build, Promotion, Static, Vango, missing_appfile, parse_appfile
 from moorage.domain.appkeys import IMPACTS, KEYS, MODES
 from moorage.domain.artifact import Migration, Process
 from moorage.domain.errors import Problem
@@ -47,6 +47,10 @@ drain_deadline_s = 60
 
 [store]
 enabled = false
+
+[vango]
+main = "./cmd/web"
+resume_cure = true
 """
 
 
@@ -65,12 +69,42 @@ def test_every_key_reaches_the_app_file() -> None:
         migrations=(Migration("0001_notes", "additive"), Migration("0002_split", "destructive")),
         promotion=Promotion("drain", 3.0, 60.0),
         store=False,
+        vango=Vango("./cmd/web", True),
     )
 
 
 def test_the_least_that_is_needed() -> None:
     found = parse_appfile('name = "board"\nprocess.command = "./serve $PORT"\n')
     assert found == AppFile("board", Process("./serve $PORT", "/", 60.0, 10.0))
+
+
+def test_a_vango_app_has_a_usual_command_and_health() -> None:
+    answer = parse_appfile('name = "board"\n[vango]\n')
+    assert isinstance(answer, AppFile)
+    assert (answer.process.command, answer.process.health) == ("./server", "/_vango/health/ready")
+    assert answer.vango == Vango("", False)
+    own = parse_appfile('name = "board"\n[process]\ncommand = "./web -v"\nhealth = "/up"\n[vango]\n')
+    assert isinstance(own, AppFile)
+    assert (own.process.command, own.process.health) == ("./web -v", "/up")
+    plain = parse_appfile('name = "board"\n[process]\ncommand = "./server"\n')
+    assert isinstance(plain, AppFile)
+    assert (plain.process.health, plain.vango) == ("/", None)
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("[vango]\nmain = '/cmd/server'", "vango.main"),
+        ("[vango]\nmain = '../server'", "vango.main"),
+        ("[vango]\nmain = ''", "vango.main"),
+        ("[vango]\nresume_cure = 'yes'", "vango.resume_cure"),
+        ("[vango]\nresume = true", "vango.resume"),
+        ("[static]\n[vango]", "vango"),
+    ],
+)
+def test_a_vango_section_keeps_its_rules(text: str, key: str) -> None:
+    found = problem_of(f'name = "board"\n{text}\n')
+    assert (found.code, found.facts["key"]) == ("appfile-invalid", key)
 
 
 def test_a_static_site_needs_no_command() -> None:

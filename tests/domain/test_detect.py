@@ -41,6 +41,20 @@ CASES = [
         "/",
         None,
     ),
+    (
+        {
+            "vango.json": "{}",
+            "go.mod": "module example.com/team/Notes\n",
+            "package.json": '{"scripts": {"build": "x"}}',
+        },
+        Guess.VANGO,
+        "notes",
+        "./server",
+        "/_vango/health/ready",
+        None,
+    ),
+    ({"go.mod": "module notes\n", "main.go": ""}, Guess.UNKNOWN, "my-folder", "./serve", "/", None),
+    ({"vango.json": "{}"}, Guess.UNKNOWN, "my-folder", "./serve", "/", None),
     ({"README.md": ""}, Guess.UNKNOWN, "my-folder", "./serve", "/", None),
 ]
 
@@ -59,7 +73,28 @@ def test_what_is_proposed(
     assert (parsed.static is not None) is (kind in (Guess.STATIC, Guess.COMMAND))
 
 
-@given(st.dictionaries(st.sampled_from([*CASES[1][0], *CASES[5][0], "app.py", "x y.py"]), st.text()), st.text())
+@pytest.mark.parametrize(
+    ("go_mod", "name"),
+    [
+        ("module example.com/team/notes/v3\n", "notes"),
+        ('// the app\nmodule "example.com/Team_Notes"\n', "team-notes"),
+        ("module github.com/v2\n", "github-com"),
+        ("go 1.26\n", "my-folder"),
+        ("", "my-folder"),
+    ],
+)
+def test_a_vango_app_is_named_after_its_module(go_mod: str, name: str) -> None:
+    found = detect("My Folder", {"vango.json": "{}", "go.mod": go_mod})
+    assert found.appfile.startswith(f'name = "{name}"\n')
+    assert found.reason == "vango.json beside go.mod"
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["vango.json", "go.mod", *CASES[1][0], *CASES[5][0], "app.py", "x y.py"]), st.text()
+    ),
+    st.text(),
+)
 def test_a_proposal_is_always_valid(files: dict[str, str], folder: str) -> None:
     parsed = parse_appfile(detect(folder, files).appfile)
     assert isinstance(parsed, AppFile), parsed

@@ -69,19 +69,25 @@ async def find_tool(bench: Bench, go: Go, version: str, folder: Path | None, cac
     resolved = await bench.attempt((go.program, "list", "-deps", "./cmd/vango"), folder, more, RESOLVE_TIMEOUT_S)
     if not resolved.succeeded:
         raise NoTool(f"its modules could not be fetched: {_why(resolved.lines, RESOLVE_TIMEOUT_S)}")
-    fresh = place.with_name(f"{bench.work.name}.part")
     try:
         await in_thread(place.parent.mkdir, parents=True, exist_ok=True)
-        command = (go.program, "build", "-trimpath", "-buildvcs=false", "-o", str(fresh), "./cmd/vango")
+        await _compile(bench, go, folder, more, place)
+    except OSError as failed:
+        raise NoTool(f"it could not be kept: {failed.strerror}") from failed
+    return place
+
+
+async def _compile(bench: Bench, go: Go, folder: Path, more: Mapping[str, str], place: Path) -> None:
+    """Compile the tool; it appears at its place whole. Raises NoTool and OSError."""
+    fresh = place.with_name(f"{bench.work.name}.part")
+    command = (go.program, "build", "-trimpath", "-buildvcs=false", "-o", str(fresh), "./cmd/vango")
+    try:
         built = await bench.attempt(command, folder, more, min(COMPILE_TIMEOUT_S, bench.left_s()))
         if not built.succeeded:
             raise NoTool(f"it could not be compiled: {_why(built.lines, COMPILE_TIMEOUT_S)}")
         await in_thread(fresh.replace, place)
-    except OSError as failed:
-        raise NoTool(f"it could not be kept: {failed.strerror}") from failed
     finally:
         await in_thread(fresh.unlink, missing_ok=True)
-    return place
 
 
 async def ask_tool(bench: Bench, tool: Path, environ: Mapping[str, str]) -> Answers:

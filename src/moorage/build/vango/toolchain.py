@@ -78,8 +78,8 @@ class Go:
         self.version, self._flags = "", ""
 
     async def check(self, wanted: str) -> None:
-        """Learn the toolchain's version and the user's flags. Raises Blocked (`go-version-unsupported`) when it is older than `wanted`
-        (as go.mod says it, empty: anything) and may not be exchanged for a newer one."""
+        """Learn the toolchain's version and the user's flags. Raises Blocked (`go-version-unsupported`) when it is
+        older than `wanted` (as go.mod says it, empty: anything) and may not be exchanged for a newer one."""
         version, self._flags, *_ = [*await self.lines("env", "GOVERSION", "GOFLAGS"), "", ""]
         found = _GO_VERSION.match(version.strip())
         self.version = found.group() if found else "an unknown Go"
