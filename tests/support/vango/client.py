@@ -34,6 +34,7 @@ OPEN_PATIENCE_S: Final = 60.0  # browsers wait longer than any hold of the edge
 PING_PERIOD_S: Final = 30.0
 RELOAD_AGAIN_S: Final = 10.0  # the same refusal within this time is not answered with another reload
 DIARY_ACKS_COUNT: Final = 4096
+COUNTED_EVERY: Final = 4  # changes of the draft to one of the counter
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,13 +142,14 @@ class Person:
                 await self._changed.wait()
 
     def change(self) -> None:
-        """Raises the counter by one and writes a new draft; sent now, or when a socket is there."""
+        """Writes a new draft, and now and then raises the counter; sent now, or when a socket is there."""
         self.typed_count += 1
         draft = f"{self.name} is typing, turn {self.typed_count}"
         self._turns[draft] = self.typed_count
         self._unanswered.append((self.typed_count, monotonic_s()))
-        self.press(INCREASE)
         self.write(DRAFT, draft)
+        if self.typed_count % COUNTED_EVERY == 1:
+            self.press(INCREASE)
 
     def press(self, element_id: str) -> None:
         """Clicks an element."""

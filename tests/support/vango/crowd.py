@@ -52,7 +52,7 @@ async def crowd(
 
 @contextlib.asynccontextmanager
 async def typing(people: Sequence[Person], period_s: float = TYPING_PERIOD_S) -> AsyncIterator[None]:
-    """Everybody changes counter and draft once in every period, evenly spread: a crowd does not type in step."""
+    """Everybody changes what is kept once in every period, evenly spread: a crowd does not type in step."""
     step_s = period_s / max(1, len(people))
 
     async def type_on(person: Person, delay_s: float) -> None:
