@@ -336,13 +336,11 @@ async def test_an_overtaken_promotion_gives_nothing_back_and_says_so(world: Worl
     assert await history(world) == [(1, 1), (2, 2), (3, 3)], "nothing was given back"
 
 
-@pytest.mark.xfail(strict=True, reason="what left the picks for a promotion that was overtaken is drained by nobody")
 async def test_nothing_that_an_overtaken_promotion_put_aside_runs_for_ever(world: World) -> None:
     await _overtaken(world)
     await wait_until(lambda: _only_owner_runs(world), timeout_s=2.0, what="only the owner's allocation runs")
 
 
-@pytest.mark.xfail(strict=True, reason="whether it is given back is decided anew in the transaction, its end is not")
 @pytest.mark.parametrize("world", [{"bake_s": 0.4}], indirect=True)
 async def test_a_promotion_that_is_overtaken_while_it_gives_back_does_not_say_that_it_did(world: World) -> None:
     """A crash is seen, and before the giving back is written another promotion takes the route: then nothing is."""

@@ -35,6 +35,7 @@ class DataImpact(StrEnum):
     UNKNOWN = "unknown"
 
 
+_FINGERPRINT_SHOWN_MAX_CHARS, _DIGEST_SHOWN_CHARS = 40, 14
 _SEVERITY = {impact: rank for rank, impact in enumerate(DataImpact)}
 BLOCKS_ROLLBACK = frozenset({DataImpact.DATA_MIGRATION, DataImpact.DESTRUCTIVE, DataImpact.UNKNOWN})
 assert set(list(DataImpact)[-len(BLOCKS_ROLLBACK) :]) == BLOCKS_ROLLBACK, (
@@ -61,7 +62,14 @@ class Change:
         name = self.label or f"{self.state} {self.field}".strip()
         if self.what == "replaced":
             return f"{name} replaced: every open tab reloads and starts fresh"
-        return f"{name} retyped from {self.before} to {self.after}" if self.what == "retyped" else f"{name} {self.what}"
+        if self.what == "retyped":
+            return f"{name} retyped from {_brief(self.before)} to {_brief(self.after)}"
+        return f"{name} {self.what}"
+
+
+def _brief(fingerprint: str) -> str:
+    """A type's name as people read it: of a digest, the beginning says enough."""
+    return fingerprint if len(fingerprint) <= _FINGERPRINT_SHOWN_MAX_CHARS else f"{fingerprint[:_DIGEST_SHOWN_CHARS]}…"
 
 
 @dataclass(frozen=True, slots=True)

@@ -121,11 +121,11 @@ def settles_ms(trace: Trace) -> int | None:
 class Moved:
     """What an account needs to know of the move itself: how many sockets were attached (None: not counted), whether
     records of sessions that had left before are among the stored ones (after a crash nobody can tell them apart), and
-    why a session that came back would start fresh."""
+    whether the new schema cannot take the old records (`cold`)."""
 
     sockets: int | None
     mixed: bool = False
-    fresh_reason: str = "not-resumed"
+    cold: bool = False
     ended_ms: int | None = None
     window_ms: int | None = None
 
@@ -162,7 +162,8 @@ def _fate(label: str, trace: Trace, moved: Moved, now_ms: int) -> Fate | None:
     if label not in trace.returned:
         return None
     if now_ms - trace.returned[label] >= RESUME_SHOWN_WITHIN_MS:
-        return Fate(label, Outcome.FRESH, moved.fresh_reason)
+        outcome, reason = (Outcome.FRESH, "schema-cold") if moved.cold else (Outcome.FRESH, "not-resumed")
+        return Fate(label, outcome, reason)
     return Fate(label, Outcome.UNKNOWN, "not-shown-yet")
 
 

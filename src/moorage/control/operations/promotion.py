@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, NoReturn
 
 from moorage.control.operations.allocate import READY_MARGIN_S, plan_allocation, stop_allocations, wait_ready
 from moorage.control.operations.engine import Ended, Finished, Work
@@ -243,7 +243,7 @@ async def _bake(work: Work) -> None:
 
     broken, overtaken = await work.read(unwell)
     if broken and overtaken:
-        raise Ended("failed", _overtaken())
+        await _end_overtaken(work)
     if broken:
         await _roll_back(work, Problem("bake-failed", "The new allocations did not stay ready", ", ".join(broken)))
     await work.stage("baking", "stayed ready", baked=True)
@@ -259,12 +259,31 @@ def _is_overtaken(work: Work, tx: Tx) -> bool:
     return bool(routes.epoch_of(tx, work.facts["route_key"]) != work.facts["epoch"])
 
 
-def _overtaken() -> Problem:
-    return Problem(
-        "promotion-overtaken",
-        "Another promotion became the owner while this one was watched",
-        "It has stopped this one's allocations; nothing was given back, as the route is the other's.",
-        "Look at `moorage routes` and `moorage ops`.",
+class _OvertakenError(Exception):
+    """The route is another's by now: found inside the transaction that would have given it back."""
+
+
+async def _end_overtaken(work: Work) -> NoReturn:
+    """Nothing is given back; the sessions that were put aside for this promotion still go to whoever owns the route.
+
+    Raises Ended.
+    """
+
+    def leave(tx: Tx) -> dict[str, Any]:
+        stop_allocations(tx, work.facts["allocations"], "another promotion took the route")
+        old = [id for id in work.facts["old_allocations"] if _still_runs(tx, id)]
+        started = _start_child(work, tx, old) if old and "child" not in work.facts else {}
+        return {"gave_back": False, **started}
+
+    await work.commit(work.operation.state, leave)
+    raise Ended(
+        "failed",
+        Problem(
+            "promotion-overtaken",
+            "Another promotion became the owner while this one was watched",
+            "It has stopped this one's allocations; nothing was given back, as the route is the other's.",
+            "Look at `moorage routes` and `moorage ops`.",
+        ),
     )
 
 
@@ -277,7 +296,7 @@ async def _roll_back(work: Work, why: Problem) -> None:
         previous = apps.deployment(tx, facts["previous"]["deployment"]) if facts["previous"] else None
         stop_allocations(tx, facts["allocations"], why.title)
         if current is None or current.epoch != facts["epoch"]:
-            return {"gave_back": False}
+            raise _OvertakenError
         if previous is None or previous.artifact is None:
             routes.remove(tx, current, expected_epoch=facts["epoch"])
             return {"gave_back": True}
@@ -296,7 +315,10 @@ async def _roll_back(work: Work, why: Problem) -> None:
             allocations.set_posture(tx, id, Posture.OPEN, reason="the owner was given back")
         return {"gave_back": True, "log_index": log.committed_index(tx)}
 
-    await work.commit("rolled_back", back, str(why), problem=why)
+    try:
+        await work.commit("rolled_back", back, str(why), problem=why)
+    except _OvertakenError:
+        await _end_overtaken(work)
     raise Finished
 
 

@@ -139,7 +139,7 @@ class Trail:
         moved = Moved(
             entry["sockets"],
             mixed=entry.get("ended_ms") is not None,
-            fresh_reason="schema-cold" if cold else "not-resumed",
+            cold=cold,
             ended_ms=entry.get("ended_ms"),
             window_ms=entry.get("window_ms"),
         )
