@@ -53,6 +53,7 @@ class VangoBuild:
         Raises Blocked, Failed and OSError.
         """
         source = await in_thread(read_source, self._bench.source)
+        _raise(check_unsafe(source.settings.unsafe))
         await in_thread(check_committed, source.folder)
         facts: dict[str, object] = {"native": f"{platform.system().lower()}-{platform.machine()}"}
         if appfile.build.command:
