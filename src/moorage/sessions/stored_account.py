@@ -53,9 +53,9 @@ class Stored:
 class Trace:
     """What the store has shown of one old allocation's sessions, by label; grows only.
 
-    `stored`: the records to go on from. `returned`: latest reading by somebody else (a client may have to ask twice). `resumed`: first writing or
-    touching by somebody else. `watched`: nobody has looked away since the clients were let in, so that a reading
-    cannot have been missed.
+    `stored`: the records to go on from. `returned`: latest reading by somebody else (a client may have to ask twice).
+    `resumed`: first writing or touching by somebody else. `watched`: nobody has looked away since the clients were let
+    in, so that a reading cannot have been missed.
     """
 
     stored: Mapping[str, Stored] = field(default_factory=dict)

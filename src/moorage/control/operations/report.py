@@ -176,7 +176,7 @@ def _notes(tx: Tx, owner: RouteOwner | None, deployment: Deployment) -> tuple[st
     if deployment.artifact is None:
         return ()
     serving = manifest_of(tx, owner.artifact) if owner else None
-    return framework_notes(serving, manifest_of(tx, deployment.artifact), deployment.facts)
+    return framework_notes(serving, manifest_of(tx, deployment.artifact))
 
 
 def proof_for(tx: Tx, deployment: Deployment) -> Proof:
