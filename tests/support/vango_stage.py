@@ -1,0 +1,405 @@
+"""Vango boards on a platform: built once, moved side by side, and the platform's word held against the people's.
+
+Rules of this room: a board is compiled once per machine and state of the sources, by the platform's own build code, and
+imported as an artifact that was built elsewhere; under how many names is a matter of its manifest. Stories of several
+apps go on side by side, because the store needs half a minute to show who was resumed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import hashlib
+import importlib.util
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Final
+
+import pytest
+from websockets.asyncio.client import ClientConnection
+
+from moorage.artifacts.archive import SUFFIX, archive_chunks, check_archive
+from moorage.artifacts.store import ArtifactStore
+from moorage.build.assemble import Assembly, Order, Workshop
+from moorage.system.clock import wait_for
+from moorage.system.settings import inherited_environ
+from moorage.vango.records import SESSION_PREFIX, is_session_key, label_of_key
+from moorage.wire.api import AllocationView, OperationView, PromoteRequest, RestartRequest, SecretRequest
+from moorage.wire.artifact import ImportRequest
+from tests.support.platform import Platform, key
+from tests.support.truth import owner_epoch
+from tests.support.vango.client import Person
+from tests.support.vango.crowd import ATTACHED, FRESH, RESUMED, Fate, crowd, differences, fate_of
+from tests.support.vango.ground import needs_go
+from tests.support.waiting import wait_until
+
+__all__ = ["needs_go"]
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+BOARD: Final = ROOT / "examples" / "vango-board"
+TROUBLE: Final = Path(__file__).parent / "vango_apps" / "trouble"
+NAME: Final = "vango-board"
+BUILT_BY: Final = ("build", "vango", "artifacts", "domain")  # the rooms of the platform that decide what is built
+PEOPLE_COUNT: Final = 6
+OUTCOMES: Final = ("attached", "ended", "resumed", "fresh", "lost", "unknown")
+SETTLED_WITHIN_S: Final = 95.0
+STORED_WITHIN_S: Final = 10.0
+
+
+# ---- boards that are built once ---------------------------------------------------------------------------------
+def _materialiser() -> ModuleType:
+    """materialise.py of the board, whose folder has a name that Python cannot import."""
+    spec = importlib.util.spec_from_file_location("vango_board_materialise", BOARD / "materialise.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+_MATERIALISE = _materialiser()
+
+
+def source(version: str, folder: Path, *, name: str = NAME) -> Path:
+    """The sources of a version of the board ("trouble": version 1 with troubles to choose from), under a name."""
+    _MATERIALISE.materialise("v1" if version == "trouble" else version, folder)
+    if version == "trouble":
+        shutil.copyfile(TROUBLE / "main.go", folder / "cmd" / "server" / "main.go")
+    appfile = folder / "moorage.toml"
+    appfile.write_text(appfile.read_text().replace(f'"{NAME}"', f'"{name}"'))
+    return folder
+
+
+def _built_from() -> str:
+    """A digest of everything that a built board depends on."""
+    digest = hashlib.sha256(subprocess.run(["go", "version"], capture_output=True, check=True).stdout)
+    rooms = [ROOT / "src" / "moorage" / room for room in BUILT_BY]
+    for path in sorted(place for folder in (BOARD, TROUBLE, *rooms) for place in folder.rglob("*") if place.is_file()):
+        if path.suffix != ".pyc":
+            digest.update(str(path.relative_to(ROOT)).encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+class Shelf:
+    """Boards that were built, kept on this machine for the next run."""
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.gettempdir()) / f"moorage-vango-boards-{os.getuid()}-{_built_from()}"
+        self.folder.mkdir(mode=0o700, exist_ok=True)
+        self._store = ArtifactStore(self.folder / "artifacts")
+
+    async def board(self, version: str, app: str = NAME, *, cure: bool = False, grace_s: float | None = None) -> Path:
+        """The archive of a board under this app's name, with the edge's cure switched on or not."""
+        archive = self.folder / f"{version}-{app}-{cure}-{grace_s}{SUFFIX}"
+        with self._locked(version):
+            if not archive.exists():
+                digest = await self._built(version)
+                await asyncio.to_thread(self._write, archive, digest, app, cure, grace_s)
+        return archive
+
+    async def _built(self, version: str) -> str:
+        noted = self.folder / f"{version}.digest"
+        if not noted.exists():
+            work = Path(tempfile.mkdtemp(dir=self.folder))
+            source(version, work / "source")
+            made = Assembly(work, Order(NAME), Workshop(inherited_environ()))
+            manifest = await made.run(_hear_nothing)
+            noted.write_text(await asyncio.to_thread(self._store.put, made.tree, manifest))
+            shutil.rmtree(work)
+        return noted.read_text()
+
+    def _write(self, archive: Path, digest: str, app: str, cure: bool, grace_s: float | None) -> None:
+        """The same files with another manifest around them."""
+        manifest = self._store.manifest(digest)
+        vango = manifest.facts["vango"]
+        assert isinstance(vango, Mapping)
+        process = manifest.process if grace_s is None else replace(manifest.process, stop_grace_s=grace_s)
+        facts = {**manifest.facts, "vango": {**vango, "resume_cure": cure}}
+        with tempfile.TemporaryDirectory(dir=self.folder) as scratch:
+            copy = shutil.copytree(self._store.tree(digest), Path(scratch) / "tree")
+            for folder in (copy, *(place for place in copy.rglob("*") if place.is_dir())):
+                folder.chmod(0o755)
+            store = ArtifactStore(Path(scratch))
+            other = store.put(copy, replace(manifest, app=app, process=process, facts=facts))
+            part = archive.with_suffix(".part")
+            with part.open("wb") as file:
+                file.writelines(archive_chunks(store, other))
+            part.replace(archive)
+
+    @contextlib.contextmanager
+    def _locked(self, name: str) -> Iterator[None]:
+        with (self.folder / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # several workers may ask at once
+            yield
+
+
+async def _hear_nothing(_stage: str, _note: str) -> None:
+    """What a build tells of its steps is not wanted here."""
+
+
+async def bring(platform: Platform, archive: Path) -> OperationView:
+    """Import a board; the deploy, whatever it ended as."""
+    checked = await asyncio.to_thread(check_archive, archive)
+    app = checked.head.manifest.app
+    async with platform.api() as api:
+        await api.upload_artifact(archive, checked.sha256, seen=lambda _bytes: None)
+        request = ImportRequest(archive=checked.sha256, file=archive.name)
+        started = await api.import_artifact(app, request, key=key())
+    return await platform.finished(started.operation)
+
+
+async def preview(platform: Platform, shelf: Shelf, version: str, app: str, **how: Any) -> int:
+    """Import a board up to its preview; the deployment's number."""
+    view = await bring(platform, await shelf.board(version, app, **how))
+    assert view.state == "preview_ready", view.problem
+    return int(view.input["deployment"])
+
+
+async def serve(platform: Platform, shelf: Shelf, app: str, version: str = "v1", **how: Any) -> int:
+    """Import and promote a board; the deployment's number."""
+    number = await preview(platform, shelf, version, app, **how)
+    view = await promote(platform, app, number)
+    assert view.state == "healthy", view.problem
+    return number
+
+
+async def set_secret(platform: Platform, app: str, name: str, value: str, *scopes: str) -> None:
+    """Set a variable that the app sees, in these scopes."""
+    async with platform.api() as api:
+        for scope in scopes:
+            await api.set_secret(app, name, SecretRequest(value=value, scope=scope), key=key())  # type: ignore[arg-type]
+
+
+# ---- moves ------------------------------------------------------------------------------------------------------
+async def promote(platform: Platform, app: str, number: int, **how: Any) -> OperationView:
+    """Promote from the epoch as it is now; the promotion as it ended, while its sessions may not be accounted for."""
+    return await platform.finished(await begin(platform, app, number, **how))
+
+
+async def begin(platform: Platform, app: str, number: int, **how: Any) -> str:
+    """Start a promotion from the epoch as it is now."""
+    request = PromoteRequest(deployment=number, expected_epoch=owner_epoch(platform, app), **how)
+    async with platform.api() as api:
+        return (await api.promote(app, request, key=key())).operation
+
+
+async def begin_restart(platform: Platform, app: str, mode: Any = "handover") -> str:
+    """Start a replacement of the app's allocations."""
+    async with platform.api() as api:
+        return (await api.restart(app, RestartRequest(mode=mode), key=key())).operation
+
+
+async def child_of(platform: Platform, operation: str) -> str:
+    """The hand-over or drain that an operation has begun, as soon as it has."""
+    found: list[str] = []
+
+    async def begun() -> bool:
+        async with platform.api() as api:
+            found[:] = (await api.operation(operation)).children
+        return bool(found)
+
+    await wait_until(begun, timeout_s=40.0, what=f"{operation} moves its sessions")
+    return found[0]
+
+
+async def settled(platform: Platform, operation: str) -> OperationView:
+    """A move of sessions, once all of them are accounted for or the time is over."""
+    return await platform.finished(operation, timeout_s=SETTLED_WITHIN_S)
+
+
+async def told_by(platform: Platform, operation: str, what: Callable[[OperationView], bool]) -> OperationView:
+    """An operation as soon as something is true of it. Fails when the operation ends before."""
+    async with platform.api() as api:
+        seq = -1
+        while True:
+            view = await api.operation(operation, after_seq=seq, wait_s=2)
+            if what(view):
+                return view
+            assert not view.finished, f"{view.state}: {view.problem}"
+            seq = view.stages[-1].seq if view.stages else -1
+
+
+async def allocation_numbered(platform: Platform, app: str, number: int) -> AllocationView:
+    """An allocation of the app as it is now, ended ones included."""
+    async with platform.api() as api:
+        return next(a for a in await api.allocations(app, all=True) if a.number == number)
+
+
+# ---- people -----------------------------------------------------------------------------------------------------
+def at_board(
+    platform: Platform, app: str, count: int = PEOPLE_COUNT
+) -> contextlib.AbstractAsyncContextManager[list[Person]]:
+    """People at the app's production route."""
+    return crowd(count, ("127.0.0.1", platform.http_port), platform.host(app))
+
+
+class Listener(Person):
+    """A person who reads everything that comes, also what has no name on the page."""
+
+    def __init__(self, platform: Platform, host: str, name: str) -> None:
+        super().__init__(("127.0.0.1", platform.http_port), host, name=name)
+        self.heard = b""
+
+    async def _patch(self, socket: ClientConnection, payload: bytes) -> None:
+        self.heard += payload
+        await super()._patch(socket, payload)
+
+    def pin(self, text: str) -> None:
+        """Pin a note, which is shared with everybody."""
+        self.write("note-text", text)
+        self.press("note-add")
+
+    async def hears(self, text: str) -> None:
+        """Wait until a note's text has come."""
+        await self.until(lambda: text.encode() in self.heard)
+
+    def shows(self, element_id: str) -> str:
+        """What stands in an element."""
+        return self.screen.text(element_id)
+
+
+@contextlib.asynccontextmanager
+async def listening(platform: Platform, host: str, name: str) -> AsyncIterator[Listener]:
+    """A listener who has arrived."""
+    person = Listener(platform, host, name)
+    try:
+        await person.arrive()
+        yield person
+    finally:
+        await person.leave()
+
+
+async def type_once(people: Sequence[Person]) -> None:
+    """Everybody changes what is kept, and has seen that the server has it."""
+    for person in people:
+        person.change()
+    await asyncio.gather(*(p.until(lambda p=p: p.here and not p.unacknowledged) for p in people))  # type: ignore[misc]
+
+
+async def store_everybody(platform: Platform, app: str, people: Sequence[Person]) -> None:
+    """Everybody loses the connection once and comes back: the framework stores a session when its socket is lost."""
+    before = {person.name: len(person.welcomes) for person in people}
+    await asyncio.gather(*(person.drop() for person in people))
+    await asyncio.gather(*(p.welcome_after(before[p.name]) for p in people))
+    labels = {person.label for person in people}
+
+    async def stored() -> bool:
+        return labels <= (await records(platform, app)).keys()
+
+    await wait_until(stored, timeout_s=STORED_WITHIN_S, what="everybody was stored once")
+
+
+async def records(platform: Platform, app: str) -> dict[str, bytes]:
+    """Every session's record in the production store, by label."""
+    async with platform.store_admin(app) as admin:
+        found = await admin.raw([("KEYS", f"{SESSION_PREFIX}*")])
+        keys = [place.decode() for place in found[0] if is_session_key(place.decode())]
+        values = await admin.raw([("GET", place) for place in keys]) if keys else []
+    return {label_of_key(place): bytes(value) for place, value in zip(keys, values, strict=True) if value is not None}
+
+
+async def key_of(platform: Platform, app: str, person: Person) -> str:
+    """The key of a person's record in the production store."""
+    async with platform.store_admin(app) as admin:
+        keys = await admin.command("KEYS", f"{SESSION_PREFIX}*")
+    return next(place for place in keys if is_session_key(place) and label_of_key(place) == person.label)
+
+
+# ---- the platform's word and the people's -----------------------------------------------------------------------
+def fates(people: Sequence[Person], before: Mapping[str, int]) -> tuple[Fate, ...]:
+    """What a move did to everybody, by their own diaries."""
+    return tuple(fate_of(person, before[person.name]) for person in people)
+
+
+def check_account(account: Mapping[str, Any], seen: Sequence[Fate], **expected: int) -> None:
+    """Each session's fate is named and is what its person saw; the numbers are these, and add up."""
+    said = {row["label"]: row["outcome"] for row in account["rows"]}
+    assert differences(said, seen) == []
+    assert sorted(said.values()) == sorted(fate.seen for fate in seen), "nothing that was seen is called unknown"
+    counts = {outcome: account[outcome] for outcome in OUTCOMES}
+    assert counts == {**dict.fromkeys(OUTCOMES, 0), **expected}
+    check_sums(account, len(seen))
+
+
+def check_sums(account: Mapping[str, Any], total: int) -> None:
+    """The numbers of an account add up, those of its reasons too."""
+    assert sum(account[outcome] for outcome in OUTCOMES) == account["total"] == total, account
+    for outcome, reasons in account["reasons"].items():
+        assert sum(reasons.values()) <= account[outcome], account
+
+
+def check_not_kinder(account: Mapping[str, Any], seen: Sequence[Fate]) -> None:
+    """Nothing is said that its person did not see; what could not be seen may be unknown."""
+    said = {row["label"]: row["outcome"] for row in account["rows"]}
+    assert differences(said, seen) == []
+    for outcome in (RESUMED, ATTACHED, FRESH):
+        assert account[outcome] <= sum(fate.seen == outcome for fate in seen), account
+    check_sums(account, len(seen))
+
+
+def check_kept(people: Sequence[Person], before: Mapping[str, int]) -> None:
+    """Everybody was resumed and has everything that was acknowledged."""
+    seen = fates(people, before)
+    assert {fate.seen for fate in seen} == {RESUMED}, seen
+    assert not any(fate.state_lost for fate in seen), seen
+
+
+# ---- stories ----------------------------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Where stories take place."""
+
+    platform: Platform
+    shelf: Shelf
+    folder: Path
+
+
+Story = Callable[[Stage], Awaitable[None]]
+
+
+class Stories:
+    """Stories that were begun together; each test waits for the end of its own."""
+
+    def __init__(self, stage: Stage, stories: Mapping[str, Story]) -> None:
+        self._tasks = {name: asyncio.ensure_future(story(stage)) for name, story in stories.items()}
+
+    async def end_of(self, name: str) -> None:
+        """Return when the story has ended well; raise what it raised."""
+        await self._tasks[name]
+
+    async def close(self) -> None:
+        """End what still goes on."""
+        for task in self._tasks.values():
+            task.cancel()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+
+
+@contextlib.asynccontextmanager
+async def side_by_side(
+    request: pytest.FixtureRequest, stage: Stage, stories: Mapping[str, Story]
+) -> AsyncIterator[Stories]:
+    """The stories that tests of this module were asked for, all begun now."""
+    module = request.node
+    asked = {
+        item.callspec.params["story"]
+        for item in request.session.items
+        if isinstance(item, pytest.Function) and item.getparent(pytest.Module) is module
+        and "story" in getattr(getattr(item, "callspec", None), "params", {})
+    }  # fmt: skip
+    going = Stories(stage, {name: story for name, story in stories.items() if name in asked})
+    try:
+        yield going
+    finally:
+        await going.close()
+
+
+async def soon(event: asyncio.Event, within_s: float) -> None:
+    """Wait for an event of another part of a story."""
+    assert await wait_for(event, within_s), f"not within {within_s} s"
