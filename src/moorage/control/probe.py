@@ -21,7 +21,9 @@ from moorage.control.visitor import VisitFailed, Visitor
 from moorage.domain.artifact import Manifest
 from moorage.domain.errors import Problem, Unavailable
 from moorage.domain.resume import PROBE, Resume, is_cured
-from moorage.sessions.admin import StoreAdmin
+from moorage.domain.secrets import SESSION_STORE_URL
+from moorage.sessions.admin import PROBE_KEY, StoreAdmin
+from moorage.sessions.own_store import OwnStore, OwnStoreUnusable
 from moorage.sessions.stored_account import Stored
 from moorage.sessions.stored_records import StoredRecords
 from moorage.store import apps, log
@@ -29,7 +31,7 @@ from moorage.store.apps import Deployment
 from moorage.store.database import Tx
 from moorage.system.clock import monotonic_s, now_ms, pause
 from moorage.vango.bindings import BROADCAST, SESSIONS
-from moorage.vango.records import CHANNEL_PREFIX, label_of
+from moorage.vango.records import CHANNEL_PREFIX, key_of, label_of
 from moorage.vango.wire import ServerHello
 
 SEEN_WITHIN_S = 3.0  # the framework stores within a millisecond; a busy machine may take its time
@@ -61,12 +63,10 @@ async def probe(work: Work, deployment: Deployment) -> None:
     async with AsyncExitStack() as stack:
         visitor = await stack.enter_async_context(Visitor(_edge(work), _host(work, preview.route_key)))
         admin = await stack.enter_async_context(sessions.store_of(preview.environment))
-        own = not await work.read(
-            lambda tx: (
-                binding_in_force(work.control, tx, preview.deployment.app, preview.environment.kind).can_be_fenced
-            )
-        )
-        found = await _try(work, preview, visitor, None if own else admin)
+        own = await _own_store(work, preview.deployment.app, preview.environment.kind)
+        if own:
+            stack.push_async_callback(own.close)
+        found = await _try(work, preview, visitor, own or admin)
     await work.commit(
         "validating",
         lambda tx: _keep(tx, preview.deployment, found),
@@ -96,7 +96,28 @@ def _keep(tx: Tx, deployment: Deployment, found: dict[str, Any]) -> dict[str, An
     return {"probed": True, PROBE: found}
 
 
-async def _try(work: Work, preview: Preview, visitor: Visitor, admin: StoreAdmin | None) -> dict[str, Any]:
+async def _own_store(work: Work, app: str, kind: str) -> OwnStore | None:
+    """The store of the user's own that is in force for environments of a kind; None: the platform's."""
+    binding = await work.read(lambda tx: binding_in_force(work.control, tx, app, kind))
+    return None if binding.can_be_fenced else OwnStore(SESSION_STORE_URL, binding.sessions_url)
+
+
+async def require_own_store(work: Work, app: str) -> None:
+    """Return once the user's own store of production has answered, if there is one.
+
+    Raises Ended (`rejected`): the framework would only log it, and every session would be in memory alone.
+    """
+    own = await _own_store(work, app, apps.PRODUCTION)
+    if own:
+        try:
+            await own.has(PROBE_KEY)
+        except OwnStoreUnusable as wrong:
+            raise Ended("rejected", wrong.problem) from wrong
+        finally:
+            await own.close()
+
+
+async def _try(work: Work, preview: Preview, visitor: Visitor, store: StoreAdmin | OwnStore | None) -> dict[str, Any]:
     """The whole trial; what is found, as JSON values."""
     found: dict[str, Any] = {"at_ms": now_ms(), "bindings": {}, "resume": Resume.UNTRIED, "why": ""}
     page = await _visiting(visitor.load(PAGE_PATH))
@@ -106,15 +127,14 @@ async def _try(work: Work, preview: Preview, visitor: Visitor, admin: StoreAdmin
     hello = await _visiting(visitor.open())
     if not hello.ok:
         return found | {"why": f"the live path refused a new visitor: {_status(hello)}"}
-    if admin is None:
-        visitor.drop()
-        return found | {"why": "the app has a store of its own: nobody can be fenced there, so no resume was tried"}
     try:
-        stored = await _see_bindings(preview, visitor, admin, hello, found)
-        if stored is None:
-            return found
+        if not isinstance(store, StoreAdmin):
+            return await _see_own_store(visitor, store, hello, found)
+        stored = await _see_bindings(preview, visitor, store, hello, found)
         await _second_allocation(work, preview)
         verdict, why = await _come_back(preview, visitor, hello)
+    except OwnStoreUnusable as wrong:
+        raise Ended("blocked", wrong.problem) from wrong
     except Unavailable as down:
         raise Ended("failed", down.problem) from down
     return found | {"resume": verdict, "why": why, "window_ms": stored.expires_ms - stored.written_ms}
@@ -133,7 +153,7 @@ async def _visiting(step: Awaitable[T]) -> T:
 
 async def _see_bindings(
     preview: Preview, visitor: Visitor, admin: StoreAdmin, hello: ServerHello, found: dict[str, Any]
-) -> Stored | None:
+) -> Stored:
     """The record of the session that was just cut. Raises Ended for a binding that the app did not take."""
     if _globals(preview.manifest) and await _seen(lambda: _channels(admin)):
         found["bindings"][BROADCAST] = True  # not seen proves nothing: this page may use no shared state
@@ -143,10 +163,25 @@ async def _see_bindings(
     stored = await _seen(lambda: _one(records, label))
     found["bindings"][SESSIONS] = stored is not None
     if stored is None:
-        raise Ended("blocked", await _not_taken(preview, admin, "no record of a session that lost its socket was seen"))
+        raise Ended(
+            "blocked",
+            _not_taken(f"no record of a session that lost its socket was seen; {await _spoke(preview, admin)}"),
+        )
     if not await _user_known(admin, preview.first):
-        raise Ended("blocked", await _not_taken(preview, admin, "a record appeared, but not by its own store user"))
-    return stored  # type: ignore[no-any-return]
+        raise Ended("blocked", _not_taken("a record appeared, but not by its own store user"))
+    return stored
+
+
+async def _see_own_store(
+    visitor: Visitor, store: OwnStore | None, hello: ServerHello, found: dict[str, Any]
+) -> dict[str, Any]:
+    """Whether the app stores where its user said. Raises Ended when it does not, or nobody could."""
+    visitor.drop()
+    if store is None or not await _seen(lambda: store.has(key_of(hello.session_id))):
+        detail = f"no record of a session that lost its socket was seen in the store that {SESSION_STORE_URL} names"
+        raise Ended("blocked", _not_taken(detail))
+    found["bindings"][SESSIONS] = True
+    return found | {"why": "the sessions lie in the app's own store: nobody can be fenced there, none are handed over"}
 
 
 def _globals(manifest: Manifest) -> int:
@@ -154,7 +189,7 @@ def _globals(manifest: Manifest) -> int:
     return int(vango.get("globals", 0)) if isinstance(vango, dict) else 0
 
 
-async def _seen(look: Callable[[], Awaitable[Any]]) -> Any:
+async def _seen(look: Callable[[], Awaitable[T]]) -> T | None:
     """What the look finds, once it finds something; None when the time is over."""
     deadline = monotonic_s() + SEEN_WITHIN_S
     while not (result := await look()):
@@ -176,18 +211,21 @@ async def _user_known(admin: StoreAdmin, allocation: str) -> bool:
     return (await admin.connected_users()).get(allocation, 0) > 0
 
 
-async def _not_taken(preview: Preview, admin: StoreAdmin, seen: str) -> Problem:
-    """Why a binding does not count: what was looked for, and whether the allocation spoke to the store at all."""
+async def _spoke(preview: Preview, admin: StoreAdmin) -> str:
+    """Whether the allocation speaks to the store at all."""
     connected = await _user_known(admin, preview.first)
-    how = "its store user is connected" if connected else "its store user was never seen connected"
+    return "its store user is connected" if connected else "its store user was never seen connected"
+
+
+def _not_taken(seen: str) -> Problem:
+    """Why a binding does not count."""
     return Problem(
         "binding-not-taken",
         "The app runs without a store that it was given",
-        f"{seen}; {how}. The framework only logs this: users would lose their state at the next move.",
+        f"{seen}. The framework only logs this: users would lose their state at the next move.",
         "See `moorage logs` of the preview for what the framework says of its store, and that the app does not "
         "configure a store of its own over VANGO_SESSION_STORE_URL and VANGO_PUBSUB_URL.",
         422,
-        {"connected": connected},
     )
 
 

@@ -14,6 +14,7 @@ from moorage.control.operations.allocate import READY_MARGIN_S, plan_allocation,
 from moorage.control.operations.engine import Ended, Finished, Work
 from moorage.control.operations.handover import is_called_off, why_called_off
 from moorage.control.operations.report import Assessment, assess, manifest_of
+from moorage.control.probe import require_own_store
 from moorage.domain.allocation import Posture, State
 from moorage.domain.errors import Problem, Refused
 from moorage.domain.ids import Prefix
@@ -56,6 +57,7 @@ async def _become_owner(work: Work) -> None:
     if "lost" not in work.facts:
         assessment = await _check_policy(work)
         await _ensure_allocations(work, assessment)
+        await require_own_store(work, work.operation.app)
         await _swap_owner(work, assessment)
     if "lost" in work.facts:
         raise Ended("rejected", race_lost(work.input["expected_epoch"], work.facts["lost"]))
