@@ -155,7 +155,8 @@ async def _see_bindings(
     preview: Preview, visitor: Visitor, admin: StoreAdmin, hello: ServerHello, found: dict[str, Any]
 ) -> Stored:
     """The record of the session that was just cut. Raises Ended for a binding that the app did not take."""
-    if _globals(preview.manifest) and await _seen(lambda: _channels(admin)):
+    channels = await _seen(lambda: _channels(admin)) if _globals(preview.manifest) else None
+    if channels:
         found["bindings"][BROADCAST] = True  # not seen proves nothing: this page may use no shared state
     visitor.drop()
     label = label_of(hello.session_id)

@@ -62,6 +62,7 @@ def _without_url(failed: Exception) -> str:
         ("noperm", "the user may not look for the session's record"),
         ("name or service", "its host name is not known"),
         ("refused", "nobody listens at its address"),
+        ("connect call failed", "nobody listens at its address"),
         ("timed out", f"it did not answer within {ANSWER_TIMEOUT_S:g} s"),
         ("timeout", f"it did not answer within {ANSWER_TIMEOUT_S:g} s"),
     ):
