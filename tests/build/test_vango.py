@@ -18,6 +18,7 @@ import pytest
 
 from moorage.build.outcome import Blocked, Failed
 from moorage.build.tools import run_tool
+from moorage.build.vango.companions import NO_GO as NO_GO_WORDS
 from moorage.domain.artifact import Depth, Manifest, artifact_digest
 from moorage.system.proc import free_port
 from moorage.vango.acknowledgement import (
@@ -75,8 +76,7 @@ def without_tool(folder: Path) -> dict[str, object]:
     """A host on which the framework's tool cannot be kept, so that there is none; Go has its usual caches."""
     folder.mkdir(exist_ok=True)
     (folder / "no-folder").write_text("")
-    cache = subprocess.run(["go", "env", "GOCACHE"], capture_output=True, text=True, check=True).stdout.strip()
-    return {"host": {"XDG_CACHE_HOME": str(folder / "no-folder"), "GOCACHE": cache}}
+    return {"host": {"XDG_CACHE_HOME": str(folder / "no-folder"), "GOCACHE": go_says("GOCACHE")}}
 
 
 def vango(manifest: Manifest) -> dict[str, object]:
@@ -116,9 +116,9 @@ def test_a_board_becomes_an_artifact(built: Built) -> None:
     assert (told["version"], told["globals"], told["resume_cure"]) == ("0.2.4", 1, False)
     assert told["schema_hash"] == json.loads((BOARD / SCHEMA_FILE).read_bytes())["schemaHash"]
     assert not {"acknowledgement", "unsafe"} & set(told)
-    stages = built.build.stages
-    assert [stage for stage, _ in stages] == ["building", "building", "building", "validating"]
-    assert re.fullmatch(r"compiling \./cmd/server with go1\.\d+(\.\d+)?", stages[2][1])
+    (stage, said), (last, _) = built.build.stages[-2:]
+    assert (stage, last) == ("building", "validating")
+    assert re.fullmatch(r"compiling \./cmd/server with go1\.\d+(\.\d+)?", said)
 
 
 @needs_go
@@ -219,6 +219,71 @@ async def test_without_the_tool_our_own_reading_stands_in_and_says_why(tmp_path:
     assert {MANIFEST_FILE, SCHEMA_FILE, "vango.json", "go.mod", BINDINGS} == set(document["files"])
 
 
+def go_says(variable: str) -> str:
+    return subprocess.run(["go", "env", variable], capture_output=True, text=True, check=True).stdout.strip()
+
+
+@needs_go
+async def test_the_tool_is_compiled_once_and_kept(tmp_path: Path, built: Built) -> None:
+    host = {"XDG_CACHE_HOME": str(tmp_path / "cache"), "GOCACHE": go_says("GOCACHE")}
+    first, second = Board(tmp_path / "one", host=host), Board(tmp_path / "two", host=host)
+    assert (await first.run(), await second.run()) == (built.manifest, built.manifest)
+    compiling = ("building", "compiling the framework's own tool, once for Vango 0.2.4")
+    assert (compiling in first.stages, compiling in second.stages) == (True, False)
+    assert [p.name for p in (tmp_path / "cache/moorage").rglob("*") if p.is_file()] == ["vango"]
+
+
+STALE = '{"status": "stale", "families": [{"name": "routes", "status": "stale", "repair_command": "vango gen routes"}]}'
+CURRENT = '{"status": "current", "families": []}'
+HOST_FILE = ".vango/host/vango_host_manifest.json"
+WRITES = f"mkdir -p .vango/host && echo '%s' > {HOST_FILE}"
+VALID = "echo '{\"valid\": true}'"
+UNSAFE = '{"schema_version": "vango.host.v1.0", "unsafe_config": {"entries": [{"code": "x", "severity": "critical"}]}}'
+ELSEWHERE = '{"schema_version": "vango.host.v1.0", "inputs": [{"path": "vango.json", "digest": "sha256:0"}]}'
+TOOLS = {
+    "crashes": ({"*": "echo broken >&2; exit 3"}, "`vango generated verify` gave no answer: broken"),
+    "finds stale files": ({"generated": f"echo '{STALE}'; exit 1"}, "vango-generated-stale"),
+    "writes nothing": ({"generated": f"echo '{CURRENT}'", "inspect": "exit 1"}, "`vango inspect` failed"),
+    "does not accept its own": (
+        {"generated": f"echo '{CURRENT}'", "inspect": "true", "host": "echo '{\"valid\": false}'; exit 1"},
+        "does not accept",
+    ),
+    "is from the future": (
+        {"generated": f"echo '{CURRENT}'", "inspect": WRITES % '{"schema_version": "vango.host.v2.0"}'},
+        "vango-version-unknown",
+    ),
+    "names an unsafe setting": (
+        {"generated": f"echo '{CURRENT}'", "inspect": WRITES % UNSAFE},
+        "vango-unsafe-settings",
+    ),
+    "speaks of other files": (
+        {"generated": f"echo '{CURRENT}'", "inspect": WRITES % ELSEWHERE},
+        f"its {HOST_FILE} speaks of another vango.json",
+    ),
+}
+
+
+@needs_go
+@pytest.mark.parametrize("what", TOOLS)
+async def test_a_tool_that(tmp_path: Path, what: str) -> None:
+    """A stand-in for the tool: what it finds wrong with the app blocks, what is wrong with itself does not."""
+    answers, expected = TOOLS[what]
+    cases = "".join(
+        f"{word}) {script} ;;\n" for word, script in {"host": "echo '{\"valid\": true}'", **answers}.items()
+    )
+    name = f"moorage/vango-0.2.4-{go_says('GOVERSION')}/vango"
+    write_files(tmp_path, {name: f'#!/bin/sh\ncase "$1" in\n{cases}esac\n'})
+    (tmp_path / name).chmod(0o755)
+    build = Board(tmp_path / "work", host={"XDG_CACHE_HOME": str(tmp_path), "GOCACHE": go_says("GOCACHE")})
+    if expected.startswith("vango-"):
+        assert (await build.problem()).code == expected
+        return
+    companions = vango(await build.run())["companions"]
+    assert isinstance(companions, dict)
+    assert companions["by"] == "moorage"
+    assert expected in companions["why"]
+
+
 @needs_go
 async def test_a_vendored_source_needs_no_network(tmp_path: Path) -> None:
     build = Board(tmp_path / "vendoring")
@@ -253,7 +318,17 @@ async def test_a_build_command_replaces_go(tmp_path: Path) -> None:
     assert (told["version"], told["client_script"], told["resume_cure"]) == ("0.2.4", "", True)
     companions = told["companions"]
     assert isinstance(companions, dict)
-    assert (companions["by"], companions["why"]) == ("moorage", "there was no Go to build the framework's tool with")
+    assert (companions["by"], companions["why"]) == ("moorage", NO_GO_WORDS)
+
+
+@needs_go
+async def test_beside_a_build_command_go_still_looks(tmp_path: Path, built: Built) -> None:
+    """The script's hash is known and the framework's tool is asked, though Go does not compile the program."""
+    manifest = await Board(tmp_path, {"moorage.toml": OWN_COMMAND}).run()
+    told = vango(manifest)
+    assert told["client_script"] == vango(built.manifest)["client_script"]
+    assert (told["tool_classification"], "go" in manifest.facts) == ("neutral", False)
+    assert next(e.size for e in manifest.files if e.path == "app/server") < 100
 
 
 async def test_a_build_command_must_leave_the_program(tmp_path: Path) -> None:

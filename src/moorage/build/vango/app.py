@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import platform
 import shutil
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from moorage.build.bench import Bench, in_thread
@@ -18,7 +18,7 @@ from moorage.build.plan import APP
 from moorage.build.tree import copy_tree
 from moorage.build.validate import Made, Served, State
 from moorage.build.vango.companions import Companions, Framework, companions_of
-from moorage.build.vango.framework import check_committed
+from moorage.build.vango.framework import Stage, check_committed
 from moorage.build.vango.sources import Source, go_files, read_source, text_of
 from moorage.build.vango.toolchain import Go, find_go, go_environ, go_missing
 from moorage.domain.appfile import AppFile
@@ -35,8 +35,6 @@ MAIN, MAIN_AT_TOP = "./cmd/server", "."
 CLIENT_SCRIPT = "client/dist/vango.min.js"  # what the framework embeds and serves as client.js
 UNSAFE_NAMED_MAX_COUNT = 20
 _LISTED = '{{if .Module}}{{if .Module.Main}}{{.Name}}\t{{.Dir}}\t{{join .GoFiles "\t"}}{{end}}{{end}}'
-
-Stage = Callable[[str, str], Awaitable[None]]
 
 
 class VangoBuild:
@@ -56,8 +54,10 @@ class VangoBuild:
         _raise(check_unsafe(source.settings.unsafe))
         await in_thread(check_committed, source.folder)
         facts: dict[str, object] = {"native": f"{platform.system().lower()}-{platform.machine()}"}
-        if appfile.build.command:
-            go, files = None, await in_thread(lambda: tuple(go_files(source.folder)))
+        compiles = not appfile.build.command
+        if not compiles:
+            go = await self._toolchain_for_looking(source)
+            files = await in_thread(lambda: tuple(go_files(source.folder)))
         else:
             go = await self._toolchain(source)
             facts["go"] = go.version
@@ -69,10 +69,10 @@ class VangoBuild:
         _raise(check_unsafe(unsafe))
         framework = await self._framework(go, source)
         await stage("building", f"reading what the app says to hosts (Vango {framework.version})")
-        companions = await companions_of(self._bench, go, source, framework, files, self._cache)
+        companions = await companions_of(self._bench, go, source, framework, files, self._cache, stage)
         _raise(check_unsafe(companions.unsafe))
-        await in_thread(self._copy, source, content if appfile.build.command else None, companions)
-        if go is not None:
+        await in_thread(self._copy, source, None if compiles else content, companions)
+        if compiles and go is not None:
             await stage("building", f"compiling {package} with {go.version}")
             settings = source.settings
             await go.build(package, self._app / "server", tags=settings.tags, ldflags=settings.ldflags)
@@ -88,6 +88,15 @@ class VangoBuild:
             raise Failed(go_missing())
         go = Go(program, self._bench, go_environ(self._bench.environ, source.folder, self._cache))
         await go.check(source.go_mod.go)
+        return go
+
+    async def _toolchain_for_looking(self, source: Source) -> Go | None:
+        """A Go that knows this module, for an app that makes its program by itself: without one, less is known."""
+        try:
+            go = await self._toolchain(source)
+            await go.lines("list", "-m", FRAMEWORK)
+        except (Blocked, Failed):
+            return None
         return go
 
     async def _linked(self, go: Go, source: Source, package: str) -> tuple[Path, ...]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from moorage.build.bench import Bench, in_thread
 from moorage.build.outcome import Blocked
-from moorage.build.vango.framework import NoTool, ask_tool, find_tool
+from moorage.build.vango.framework import NoTool, Stage, ask_tool, find_tool
 from moorage.build.vango.sources import Source, text_of
 from moorage.build.vango.toolchain import Go
 from moorage.system.files import sha256_of
@@ -21,7 +21,7 @@ from moorage.vango.generated import BINDINGS_FILE, check_sources
 from moorage.vango.schema import MANIFEST_FILE, SCHEMA_FILE
 from moorage.vango.settings import GO_MOD, SETTINGS_FILE, Unsafe
 
-NO_GO = "there was no Go to build the framework's tool with"
+NO_GO = "there was no Go that knows the module, to build the framework's tool with"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,16 +57,16 @@ class Companions:
 
 
 async def companions_of(
-    bench: Bench, go: Go | None, source: Source, framework: Framework, files: Sequence[Path], cache: Path
+    bench: Bench, go: Go | None, source: Source, framework: Framework, files: Sequence[Path], cache: Path, stage: Stage
 ) -> Companions:
-    """The companions of a source. `go` None: the program was made without our Go; `files` are the app's own Go files.
+    """The companions of a source. `go` None: there is none for this module; `files` are the app's own Go files.
 
     Raises Blocked for what the tool or, without it, our own reading finds stale, and for an unknown version.
     """
     if go is None:
         return await in_thread(_by_ourselves, source, framework, files, NO_GO)
     try:
-        tool = await find_tool(bench, go, framework.version, framework.folder, cache)
+        tool = await find_tool(bench, go, framework.version, framework.folder, cache, stage)
         answers = await ask_tool(bench, tool, go.analysing())
     except NoTool as absent:
         return await in_thread(_by_ourselves, source, framework, files, str(absent))

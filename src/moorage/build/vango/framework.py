@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,12 +49,16 @@ class Answers:
     unsafe: tuple[Unsafe, ...]
 
 
+Stage = Callable[[str, str], Awaitable[None]]
+
+
 class NoTool(Exception):
     """There is no usable tool; the message says why."""
 
 
-async def find_tool(bench: Bench, go: Go, version: str, folder: Path | None, cache: Path) -> Path:
-    """The tool of this framework version, built if it must be. `folder` is the framework's source as Go unpacked it.
+async def find_tool(bench: Bench, go: Go, version: str, folder: Path | None, cache: Path, stage: Stage) -> Path:
+    """The tool of this framework version, built if it must be. `folder` is the framework's source as Go unpacked it;
+    `stage` hears that it takes a while.
 
     Raises NoTool.
     """
@@ -65,6 +69,7 @@ async def find_tool(bench: Bench, go: Go, version: str, folder: Path | None, cac
         raise NoTool(f"the version {version!r} cannot be a file's name")
     if os.access(place, os.X_OK) and place.is_file():
         return place
+    await stage("building", f"compiling the framework's own tool, once for Vango {version}")
     more = {**go.environ, "GOFLAGS": "-mod=readonly", "GOWORK": "off"}
     resolved = await bench.attempt((go.program, "list", "-deps", "./cmd/vango"), folder, more, RESOLVE_TIMEOUT_S)
     if not resolved.succeeded:
@@ -94,7 +99,7 @@ async def ask_tool(bench: Bench, tool: Path, environ: Mapping[str, str]) -> Answ
     """Ask the tool about the source. Raises Blocked for what it finds stale or of an unknown version, and NoTool when
     it does not answer."""
     scratch = bench.work / "framework"
-    await in_thread(copy_tree, bench.source, scratch)
+    await in_thread(lambda: copy_tree(bench.source, scratch, at_top_without=("node_modules",)))
 
     async def ask(*words: str) -> Spoken:
         return await bench.ask((str(tool), *words), scratch, environ, ASK_TIMEOUT_S)
