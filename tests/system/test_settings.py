@@ -174,7 +174,7 @@ def test_the_page_documents_every_key_and_nothing_else() -> None:
     rows = re.findall(r"^\| `([a-z_.]+)` \| `(MOORAGE_[A-Z_]+)` \| (.+?) \|", PAGE.read_text(), re.MULTILINE)
     assert {(name, variable) for name, variable, _ in rows} == {(key.name, key.variable) for key in KEYS}
     defaults = {name: default.strip("`") for name, _, default in rows}
-    for name in ("bind", "base_domain", "http_port", "api_port", "previews_kept", "log_level"):
+    for name in ("bind", "base_domain", "http_port", "api_port", "previews_kept", "admission_per_s", "log_level"):
         assert defaults[name] == str(getattr(Settings(Path("/")), name))
     documented = set(re.findall(r"`(MOORAGE_[A-Z_]+)`", PAGE.read_text()))
     assert documented == {key.variable for key in KEYS} | set(room.OTHER_VARIABLES)

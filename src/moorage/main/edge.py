@@ -72,6 +72,7 @@ def proxy_settings(settings: Settings) -> ProxySettings:
         http_port=settings.http_port,
         maxconn=connections_max_count(),
         trusted_proxies=settings.trusted_proxies,
+        admission_per_s=settings.admission_per_s,
     )
 
 

@@ -38,6 +38,7 @@ OTHER_VARIABLES = frozenset(
 )
 
 _PREVIEWS_MAX_COUNT = 100
+_ADMISSION_MAX_PER_S = 100_000
 _PORT_MAX = 65_535
 _LABEL = re.compile(r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")
 _LEVELS = ("debug", "info", "warning", "error")
@@ -63,6 +64,7 @@ class Settings:
     api_port: int = 7400
     trusted_proxies: tuple[str, ...] = ()
     previews_kept: int = limits.PREVIEWS_KEPT_COUNT
+    admission_per_s: int = limits.ADMISSION_PER_S
     log_level: str = "info"
     binaries: Binaries = field(default_factory=Binaries)
 
@@ -215,6 +217,10 @@ def _previews(value: Any) -> int:
     return _whole(value, 1, _PREVIEWS_MAX_COUNT, f"a number from 1 to {_PREVIEWS_MAX_COUNT}")
 
 
+def _admission(value: Any) -> int:
+    return _whole(value, 1, _ADMISSION_MAX_PER_S, f"connections per second from 1 to {_ADMISSION_MAX_PER_S}")
+
+
 def _networks(value: Any) -> tuple[str, ...]:
     expected = "addresses or networks such as 10.0.0.0/8, as a list (a variable: separated by commas)"
     parts = [part for part in re.split(r"[,\s]+", value) if part] if isinstance(value, str) else value
@@ -240,6 +246,7 @@ KEYS = (
     Key("api_port", _port),
     Key("trusted_proxies", _networks),
     Key("previews_kept", _previews),
+    Key("admission_per_s", _admission),
     Key("log_level", _level),
     Key("binaries.haproxy", _string),
     Key("binaries.nats", _string),
