@@ -177,11 +177,16 @@ class SessionRow(Message):
 
 
 class SessionsView(Message):
-    """The live sessions of an app: sockets at the edge, and sessions by name where the app's depth allows it."""
+    """The live sessions of an app: sockets at the edge, and sessions by name where the app's depth allows it.
+
+    `stored_records`: how many sessions the store has a record of, attached or not, for an app whose framework stores
+    them by itself (None: another kind of app, or a store that the platform cannot look into).
+    """
 
     app: str
     depth: str
     attached_sockets: int
+    stored_records: int | None = None
     sessions: tuple[SessionRow, ...]
     accounts: tuple[dict[str, Any], ...]
     at_ms: int

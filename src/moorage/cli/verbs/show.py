@@ -262,6 +262,10 @@ async def sessions(call: Call, app: AppArgument) -> Exit | None:
         f"{view.app}: {count_of(view.attached_sockets, 'attached socket')}, counted {ago(view.at_ms, now)}; "
         f"depth of knowledge: {view.depth}"
     )
+    if view.stored_records is not None:
+        call.screen.say(
+            f"In the session store: {count_of(view.stored_records, 'record')} of sessions, attached or not."
+        )
     columns = [Column("SESSION"), Column("ALLOCATION", right=True), Column("DEPLOYMENT", right=True)]
     columns += [
         Column("ATTACHED", spare=True),
@@ -281,7 +285,8 @@ async def sessions(call: Call, app: AppArgument) -> Exit | None:
         )
         for s in view.sessions[:SESSIONS_SHOWN_MAX_COUNT]
     ]
-    call.screen.table(columns, rows, empty="No session is known by name.")
+    if rows or view.stored_records is None:
+        call.screen.table(columns, rows, empty="No session is known by name.")
     rest = len(view.sessions) - len(rows)
     if rest > 0:
         call.screen.say(f"and {rest} more (see --json)", style="dim")

@@ -28,6 +28,7 @@ from moorage.domain.session import Account, Before, Fate, Outcome, merge, open_a
 from moorage.sessions.account import Phase
 from moorage.sessions.admin import StoreAdmin
 from moorage.sessions.evidence import SessionEvidence
+from moorage.sessions.stored_records import StoredRecords
 from moorage.store import allocations, apps, operations
 from moorage.store.allocations import Allocation
 from moorage.store.apps import Environment
@@ -316,11 +317,22 @@ async def sessions_view(control: Control, app: str) -> SessionsView:
     return SessionsView(
         app=app,
         depth=str(depth),
+        stored_records=await _stored_records(control, environment, depth),
         attached_sockets=sum(control.live.attached(a.number) or 0 for a in found),
         sessions=tuple(rows),
         accounts=await control.db.read(lambda tx: _accounts(tx, app)),
         at_ms=now_ms(),
     )
+
+
+async def _stored_records(control: Control, environment: Environment | None, depth: Depth) -> int | None:
+    if environment is None or depth is not Depth.STORE_AWARE:
+        return None
+    app, kind = environment.app, environment.kind
+    if not await control.db.read(lambda tx: bindings.binding_in_force(control, tx, app, kind).can_be_fenced):
+        return None
+    async with store_of(environment) as admin:
+        return len(await StoredRecords(admin).all()) if admin else None
 
 
 def _depth(control: Control, tx: Tx, app: str) -> Depth:
