@@ -25,7 +25,8 @@ _ENTRY = re.compile(r'^\s*("(?:\\.|[^"\\])*"): \{\s*$')
 _FIELD = re.compile(r'^\s*(\w+):\s+(true|"(?:\\.|[^"\\])*"),\s*$')
 _PLACE = re.compile(r"^\s*\{Line: (\d{1,9}), SetupIndex: (\d{1,9})\},\s*$")
 _IGNORED = re.compile(
-    r'^\s*(?://.*|package \w+|import "github\.com/vango-go/vango/pkg/runtime"|func init\(\) \{|\},?|\}\))?\s*$'
+    r"^\s*(?://.*|runtime\.Register\w+\(map\[string\].*\{\}\)|package \w+|func init\(\) \{|\},?|\}\)"
+    r'|import "github\.com/vango-go/vango/pkg/runtime")?\s*$'
 )
 
 

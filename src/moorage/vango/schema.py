@@ -147,8 +147,9 @@ def _together(told: _Manifest, declared: _Schema) -> StateFiles:
         for p in declared.primitives
     ]
     entries += [
-        StateEntry(SESSION_KEY, k.name, "session", SESSION_KEY, f"{k.stable_id} {k.fingerprint}", k.has_default, k.name)
+        StateEntry(SESSION_KEY, shown, "session", SESSION_KEY, f"{k.stable_id} {k.fingerprint}", k.has_default, shown)
         for k in declared.keys
+        for shown in [_shown(k.name)]
     ]
     return StateFiles(
         entries=tuple(sorted(entries, key=lambda e: (e.state, e.field))),
@@ -249,7 +250,7 @@ def _primitive(table: Table) -> Primitive:
 
 def _listed_key(table: Table) -> SessionKey:
     name = "name" if "name" in table else "keyName"  # the older spelling
-    return _key(_text(table, name), table)
+    return _key(_name(table.get(name)), table)
 
 
 def _key(name: str, table: Table) -> SessionKey:
@@ -269,7 +270,7 @@ def _manifest(table: Table) -> _Manifest:
             bindings[name] = binding
     keys = list[SessionKey]()
     for name, each in _tables_by_name(table, "sessionKeys"):
-        keys.append(_key(_printable(name, "sessionKeys"), each))
+        keys.append(_key(_name(name), each))
         places.append(_place(each, SESSION_KEY))
     _no_twice_persisted(bindings)
     return _Manifest(version, bindings, tuple(sorted(keys, key=lambda k: k.name)), tuple(places))
@@ -324,6 +325,18 @@ def _text(table: Table, name: str, default: str | None = None) -> str:
     if not isinstance(found, str) or (default is None and not found):
         raise _Shape(f"has no text `{name}` where one must be")
     return _printable(found, name)
+
+
+def _name(found: object) -> str:
+    """The name of a session key, which the author chose freely."""
+    if not isinstance(found, str) or not found or any("\ud800" <= char <= "\udfff" for char in found):
+        raise _Shape("has a session key without a name")
+    return found
+
+
+def _shown(name: str) -> str:
+    """A session key's name as reports and screens may show it."""
+    return name if name.isprintable() else json.dumps(name)
 
 
 def _printable(text: str, name: str) -> str:
