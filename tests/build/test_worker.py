@@ -329,3 +329,10 @@ async def test_a_killed_worker_leaves_work_for_the_next(bench: Bench) -> None:
         if worker.returncode is None:
             worker.kill()
             await worker.wait()
+
+
+def test_the_cache_of_modules_outlives_what_a_killed_worker_left(tmp_path: Path) -> None:
+    for name in ("opn_1-1", "cache"):
+        (tmp_path / name / "inside").mkdir(parents=True)
+    assert sweep(tmp_path) == 1
+    assert [place.name for place in tmp_path.iterdir()] == ["cache"]

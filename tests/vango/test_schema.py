@@ -105,6 +105,12 @@ def test_what_is_no_state_file_is_unreadable(what: str) -> None:
         assert found.detail.startswith(file)
 
 
+def test_a_key_that_stands_twice_is_no_file_that_two_readers_would_read_alike() -> None:
+    twice = SCHEMA.replace(b'"schemaVersion": "1.0",', b'"schemaVersion": "1.0", "schemaVersion": "1.0",', 1)
+    assert twice != SCHEMA
+    assert "twice" in problem_of(MANIFEST, twice).detail
+
+
 def test_a_broken_manifest_is_restored_and_a_broken_schema_written_anew() -> None:
     assert "version control" in problem_of(MANIFEST[:-20], SCHEMA).hint
     assert "vango state apply" in problem_of(MANIFEST, SCHEMA[:-20]).hint
