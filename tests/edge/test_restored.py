@@ -121,7 +121,21 @@ async def test_an_answer_that_is_older_than_what_came_meanwhile_takes_nothing_ba
     follower.take([ledger.own(HOST, 2)])
     assert follower.hear(reply, asked_s, asked_index)
     assert not follower.must_ask
-    assert not follower.hear(reply, asked_s, follower.table.index)
+    follower.hear(reply, asked_s + 100, asked_index)
+    assert not follower.must_ask
+
+
+async def test_only_a_control_plane_that_says_so_for_a_while_takes_the_table_back(tmp_path: Path) -> None:
+    ledger = Ledger(key=Ed25519PrivateKey.generate())
+    for turn in range(3):
+        ledger.own(HOST, turn)
+    follower = Follower(ledger, Stream(ledger), RouteCopy(tmp_path / "routes.json"), ledger.key.public_key())
+    await follower.ask()
+    whole, short = (EdgeReply(incarnation=ledger.incarnation, committed_index=index) for index in (3, 2))
+    for after_s, reply, asks in ((0, short, False), (1.9, short, False), (2, whole, False), (3, short, False)):
+        assert follower.hear(reply, after_s, 3)
+        assert follower.must_ask is asks
+    assert not follower.hear(short, 5, 3)
     assert follower.must_ask
 
 

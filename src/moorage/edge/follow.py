@@ -26,6 +26,7 @@ from moorage.wire.log import LogEntry, SnapshotInvalid, verify_snapshot
 
 ASK_TIMEOUT_S = 5.0  # a control plane that hangs must not keep the stream's entries waiting for longer
 SNAPSHOT_PERIOD_MIN_S = 0.5  # a stream of another log must not become a storm of snapshots
+RESTORED_AFTER_S = 2.0  # for so long every answer must say that the log is shorter, before the table goes back
 COPY_PERIOD_S = 5.0  # how often the copy on disk is marked as current
 COPY_ENTRIES_MAX_COUNT = 1000  # kept after the snapshot before a fresh one replaces both
 
@@ -44,7 +45,8 @@ class Follower:
         self._control, self._source, self._copy, self._public_key = control, source, copy, public_key
         self._behind, self._needs_snapshot, self._broken, self._is_restored = False, True, False, False
         self._unkept: list[LogEntry] = []
-        self.is_confirmed = False  # by the control plane itself, since this process started
+        self.is_confirmed = False  # by an answer to a report, since this process started: a snapshot may be an old one
+        self._ahead_since_s: float | None = None
         self._verified_s: float | None = None
         self._verified_index: int | None = None  # where the table was when it was last known to be current
         self._snapshot_s = self._copied_s = float("-inf")
@@ -105,20 +107,31 @@ class Follower:
         return folded.verdict
 
     def hear(self, reply: EdgeReply, asked_s: float, asked_index: int) -> bool:
-        """What the control plane says of the log; whether the table has all of it. `asked_s` is when it was asked: this
-        process may have been stopped before it heard the answer. `asked_index` is where the table was then: what has
-        come since may be news to the answer, what was there before it may not."""
+        """What the control plane says of the log; whether there is nothing to fetch. `asked_s` is when it was asked:
+        this process may have been stopped before it heard the answer. `asked_index` is where the table was then: what
+        has come since may be news to the answer, what was there before it may not."""
         if reply.incarnation != self.table.incarnation:
             self._needs_snapshot = True
             return False
         if reply.committed_index < asked_index:
-            _log.error("the control plane was restored", applied=asked_index, committed=reply.committed_index)
-            self._needs_snapshot = self._is_restored = True
-            return False
+            return self._is_ahead(reply, asked_s, asked_index)
+        self._ahead_since_s = None
         if reply.committed_index > self.table.index:
             return False
         self._is_current("stream", asked_s)
+        self.is_confirmed = True
         return True
+
+    def _is_ahead(self, reply: EdgeReply, asked_s: float, asked_index: int) -> bool:
+        """The table has entries that the control plane does not know of; whether to wait and see."""
+        if self._ahead_since_s is None:
+            self._ahead_since_s = asked_s
+        if asked_s - self._ahead_since_s < RESTORED_AFTER_S:
+            return True
+        _log.error("the control plane was restored", applied=asked_index, committed=reply.committed_index)
+        self._ahead_since_s = None
+        self._needs_snapshot = self._is_restored = True
+        return False
 
     def fall_back(self) -> None:
         """The stream did not bring what is known to be there: read it from the log."""
@@ -145,7 +158,7 @@ class Follower:
         self._verified_s = asked_s if self._verified_s is None else max(asked_s, self._verified_s)
         if monotonic_s() - asked_s > EDGE_LIVE_WITHIN_S:
             return
-        self._verified_index, self.is_confirmed = index, True
+        self._verified_index = index
         if start is None or (by == "stream" and away_s <= EDGE_LIVE_WITHIN_S):
             return
         if index <= start and by != "restored":

@@ -75,6 +75,7 @@ class Keeper:
         elif closed != self._closed:
             touched = everything(table, actual)
         if not may_go_back and _is_ahead(actual, table):
+            self.doubt()  # when the table is newer, all that the proxy has must be compared with it
             return False  # a copy from disk is older than what the proxy serves: it may not go back
         want = wanted(table, touched, closed=closed)
         await self._apply(actual, plan_changes(want, actual))
