@@ -18,13 +18,13 @@ sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 GARBAGE_AFTER_COUNT = 50_000
+gc.set_threshold(GARBAGE_AFTER_COUNT)
 
 
 def pytest_collection_finish() -> None:
     """What was imported and collected stays to the end: looking through it for garbage again and again finds none."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(GARBAGE_AFTER_COUNT)
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from moorage.cli.call import Exit
 from tests.badinput.kit import (
     PROCESS,
     STEADY,
+    Member,
     archive,
     ask,
     code_of,
@@ -29,7 +31,7 @@ pytestmark = pytest.mark.servers
 
 MANY_COUNT = 20_001
 BIG_BYTES = (128 << 20) + 1
-ZEROS = bytes(120 << 20)
+PIECE_BYTES = 120 << 20
 
 APP_FILES = [
     ("broken", 'name = "steady"\nprocess = {\n', "appfile-invalid", 2),
@@ -107,30 +109,33 @@ def test_a_source_that_leads_out_or_is_no_source_is_refused_before_it_is_sent(
 
 
 ESCAPED = Path("/tmp/moorage-escaped")
-ARCHIVES = {
-    "a link out of the tree": ([member("out", kind=tarfile.SYMTYPE, to="/etc/passwd")], "source-link-outside"),
+ARCHIVES: dict[str, tuple[Callable[[], list[Member]], str]] = {  # made when it is their turn: some are large
+    "a link out of the tree": (lambda: [member("out", kind=tarfile.SYMTYPE, to="/etc/passwd")], "source-link-outside"),
     "a link through a link": (
-        [member("out", kind=tarfile.SYMTYPE, to=".."), member("out/moorage-escaped", b"x")],
+        lambda: [member("out", kind=tarfile.SYMTYPE, to=".."), member("out/moorage-escaped", b"x")],
         "source-path-invalid",
     ),
-    "a hard link": ([member("out", kind=tarfile.LNKTYPE, to="../../keys/admin.token")], "source-entry-kind"),
-    "a path upwards": ([member("a/../../../moorage-escaped", b"x")], "source-path-invalid"),
-    "an absolute path": ([member(str(ESCAPED), b"x")], "source-path-invalid"),
-    "a device": ([member("disk", kind=tarfile.BLKTYPE)], "source-entry-kind"),
-    "a pipe": ([member("pipe", kind=tarfile.FIFOTYPE)], "source-entry-kind"),
-    "a file that is too large": ([member("zeros", bytes(BIG_BYTES))], "source-file-too-large"),
-    "too many bytes in all": ([member(f"zeros{i}", ZEROS) for i in range(5)], "source-too-large"),
-    "too many files": ([member(f"f{i}") for i in range(MANY_COUNT)], "source-too-many-files"),
-    "another app's file": ([], "appfile-other-app"),
+    "a hard link": (lambda: [member("out", kind=tarfile.LNKTYPE, to="../../keys/admin.token")], "source-entry-kind"),
+    "a path upwards": (lambda: [member("a/../../../moorage-escaped", b"x")], "source-path-invalid"),
+    "an absolute path": (lambda: [member(str(ESCAPED), b"x")], "source-path-invalid"),
+    "a device": (lambda: [member("disk", kind=tarfile.BLKTYPE)], "source-entry-kind"),
+    "a pipe": (lambda: [member("pipe", kind=tarfile.FIFOTYPE)], "source-entry-kind"),
+    "a file that is too large": (lambda: [member("zeros", bytes(BIG_BYTES))], "source-file-too-large"),
+    "too many bytes in all": (
+        lambda: [member(f"zeros{i}", zeros) for zeros in [bytes(PIECE_BYTES)] for i in range(5)],
+        "source-too-large",
+    ),
+    "too many files": (lambda: [member(f"f{i}") for i in range(MANY_COUNT)], "source-too-many-files"),
+    "another app's file": (lambda: [], "appfile-other-app"),
 }
 
 
 @pytest.mark.parametrize("name", ARCHIVES)
 async def test_a_hostile_archive_blocks_its_own_deploy_and_writes_nothing(platform: Platform, name: str) -> None:
-    members, code = ARCHIVES[name]
+    made, code = ARCHIVES[name]
     app = "somebody" if code == "appfile-other-app" else STEADY
     with owner_stays(platform):
-        view = await deployed(platform, archive(*members), app=app)
+        view = await deployed(platform, archive(*made()), app=app)
     assert (view.state, code_of(view)) == ("blocked", code)
     assert (view.problem or {})["title"]
     await wait_until(lambda: not os.listdir(platform.home / "builds"), what="the refused tree is swept")

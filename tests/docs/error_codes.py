@@ -195,6 +195,7 @@ def given(folder: str = "", but: str = "") -> Given:
     return Given({code: tuple(sites) for code, sites in constants.items()}, tuple(computed))
 
 
+@cache
 def platform_codes() -> frozenset[str]:
     """The codes of problems and of the edge's answers, those of computed sites included."""
     computed = {code for codes in COMPUTED.values() for code in codes}
@@ -225,6 +226,7 @@ def operation_codes() -> frozenset[str]:
     return frozenset(f"operation-{state.replace('_', '-')}" for state in last - SUCCESS)
 
 
+@cache
 def sdk_codes() -> frozenset[str]:
     """The codes of the SDK's errors, and those that it sends to a page by itself."""
     found: set[str] = set()
@@ -256,6 +258,7 @@ def _dict_code(keys: list[ast.expr | None], values: list[ast.expr]) -> Iterator[
                 yield code
 
 
+@cache
 def session_reasons() -> frozenset[str]:
     """Why a session has its outcome, as accounts say it: `(Outcome.X, "reason")`, and why it was started fresh."""
     found = {str(reason).replace("_", "-") for reason in FreshReason}
@@ -278,6 +281,7 @@ def exit_codes() -> frozenset[int]:
     return frozenset(int(code) for code in Exit)
 
 
+@cache
 def page_names() -> frozenset[str]:
     """The page that each code needs."""
     return platform_codes() | sdk_codes() | frozenset(f"allocation-{reason}" for reason in allocation_reasons())
