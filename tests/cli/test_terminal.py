@@ -1,4 +1,7 @@
-"""In a real terminal (a pseudo-terminal of 80 columns): colours, a moving stage, questions, Ctrl-C."""
+"""In a real terminal (a pseudo-terminal of 80 columns): colours, a moving stage, questions, Ctrl-C.
+
+Each starts an interpreter; of those that look at the same code only one is among the fast tests.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +27,7 @@ from tests.cli.control import TOKEN, Control
 from tests.cli.views import PROMOTION_ID, app_view, deployment_view, operation, ref
 from tests.support.waiting import wait_until
 
+ALSO = pytest.mark.servers
 PROGRAM = "from moorage.cli.app import build_app; build_app()()"
 TIMEOUT_S = 20.0
 
@@ -105,6 +109,7 @@ def test_tables_fit_and_have_colours(control: Control, terminals: list[Terminal]
     assert "\x1b[31mfailed" in terminals[0].raw
 
 
+@ALSO
 def test_no_color_is_honoured(control: Control, terminals: list[Terminal], tmp_path: Path) -> None:
     control.on("GET", "/v1/apps/board/deployments", (deployment_view(4, "failed"),))
     terminals.append(Terminal(control, tmp_path, "deployments", "board", NO_COLOR="1"))
@@ -112,6 +117,7 @@ def test_no_color_is_honoured(control: Control, terminals: list[Terminal], tmp_p
     assert "\x1b[31m" not in terminals[0].raw
 
 
+@ALSO
 def test_json_in_a_terminal_is_for_eyes_too(control: Control, terminals: list[Terminal], tmp_path: Path) -> None:
     control.on("GET", "/v1/apps", (app_view(),))
     terminals.append(Terminal(control, tmp_path, "apps", "--json"))
@@ -133,6 +139,7 @@ def test_a_stage_moves_and_ctrl_c_leaves_the_operation_alone(
     assert not control.changes()
 
 
+@ALSO
 def test_the_end_is_marked_and_told_whole(control: Control, terminals: list[Terminal], tmp_path: Path) -> None:
     done = operation(PROMOTION_ID, "promotion", "requested", "rolled_back", succeeded=False)
     control.on("GET", f"/v1/operations/{PROMOTION_ID}", operation(PROMOTION_ID, "promotion", "requested"), done)
@@ -142,7 +149,12 @@ def test_the_end_is_marked_and_told_whole(control: Control, terminals: list[Term
 
 
 @pytest.mark.parametrize(
-    ("answer", "code", "sent"), [("y\n", Exit.OK, 1), ("n\n", Exit.REFUSED, 0), ("\n", Exit.REFUSED, 0)]
+    ("answer", "code", "sent"),
+    [
+        pytest.param("y\n", Exit.OK, 1, marks=ALSO),
+        pytest.param("n\n", Exit.REFUSED, 0, marks=ALSO),
+        ("\n", Exit.REFUSED, 0),
+    ],
 )
 def test_destroy_asks(
     control: Control, terminals: list[Terminal], tmp_path: Path, answer: str, code: Exit, sent: int
