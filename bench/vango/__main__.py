@@ -20,8 +20,9 @@ from bench.first_light import machine_facts
 from bench.ground import tell
 from bench.numbers import missed, table
 from bench.vango.board import Board, board
+from bench.vango.crowd import TICK_S
 from bench.vango.figures import GOALS, crash_figures, drain_figures, frozen_figures, peer_figures, warm_figures
-from bench.vango.moves import TICK_S, WORST_PHASE_S, Move, crash, drain, frozen, warm
+from bench.vango.moves import WORST_PHASE_S, Move, crash, drain, frozen, warm
 from bench.vango.swap import Swapped, swap
 from moorage.system.clock import monotonic_s
 
@@ -29,7 +30,7 @@ NO_GO: Final = (
     "bench-vango compiles a Vango app and there is no Go toolchain on the path: see https://go.dev/doc/install"
 )
 NO_GO_CODE: Final = 3
-ROUNDS_COUNT: Final[Mapping[str, int]] = {"warm": 3, "peer": 3, "frozen": 2, "crash": 2, "drain": 1}
+ROUNDS_COUNT: Final[Mapping[str, int]] = {"warm": 3, "peer": 2, "frozen": 2, "crash": 2, "drain": 1}
 
 
 async def _in_turns(on: Board, warm_count: int, peer_count: int, crowd_of: Size) -> dict[str, Any]:

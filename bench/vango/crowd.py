@@ -23,6 +23,8 @@ WARM_UP_S: Final = 3.0
 BACK_PATIENCE_S: Final = 60.0
 ANSWER_PATIENCE_S: Final = 10.0
 AT_ONCE_COUNT: Final = 20
+TICK_S: Final = 30.0  # the framework stores every session so often, counted from the start of its process
+TICK_DONE_S: Final = 1.0  # one record after the other
 
 Step = Callable[[], Awaitable[None]]
 
@@ -48,6 +50,11 @@ class Moved:
 
 async def _none() -> None:
     """Nothing to wait for."""
+
+
+async def after_tick(age_s: float, phase_s: float) -> None:
+    """Wait until so long after the next tick of a process that has run for `age_s`."""
+    await pause(TICK_S - age_s % TICK_S + phase_s)
 
 
 @contextlib.asynccontextmanager

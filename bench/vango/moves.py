@@ -17,13 +17,11 @@ from bench.crowd import Size
 from bench.ground import finished, tell
 from bench.vango.account import age_violations, disagreements
 from bench.vango.board import Board
-from bench.vango.crowd import Moved, cut_before, losses_s, moved
-from moorage.system.clock import monotonic_s, now_ms, pause
+from bench.vango.crowd import TICK_DONE_S, Moved, after_tick, cut_before, losses_s, moved
+from moorage.system.clock import monotonic_s, now_ms
 from moorage.wire.api import AllocationView, OperationView
 from tests.support.vango.crowd import Tally
 
-TICK_S: Final = 30.0  # the framework's, from the start of the process
-TICK_DONE_S: Final = 1.0  # its records of a crowd are written one after the other
 WORST_PHASE_S: Final = 28.0  # a crash that comes just before the next tick
 DRAIN_DEADLINE_S: Final = 10.0
 TOLD_COUNT: Final = 10
@@ -72,7 +70,7 @@ async def frozen(board: Board, crowd_of: Size) -> Move:
     promotions: list[OperationView] = []
 
     async def tick() -> None:
-        await until_phase(old, TICK_DONE_S)
+        await _after_tick(old, TICK_DONE_S)
 
     async def promote() -> None:
         os.kill(_pid(old), signal.SIGSTOP)
@@ -89,7 +87,7 @@ async def crash(board: Board, crowd_of: Size, *, phase_s: float) -> Move:
     killed: list[tuple[float, int]] = []
 
     async def tick() -> None:
-        await until_phase(old, phase_s)
+        await _after_tick(old, phase_s)
 
     async def kill() -> None:
         killed.append((monotonic_s(), now_ms()))
@@ -134,11 +132,9 @@ async def _told(board: Board, operation: str, fact: str) -> OperationView:
     return view
 
 
-async def until_phase(allocation: AllocationView, phase_s: float) -> None:
-    """Wait until so long after the next tick of the allocation's process."""
+async def _after_tick(allocation: AllocationView, phase_s: float) -> None:
     assert allocation.ready_ms is not None, "an allocation that serves was ready"
-    age_s = (now_ms() - allocation.ready_ms) / 1000
-    await pause(TICK_S - age_s % TICK_S + phase_s)
+    await after_tick((now_ms() - allocation.ready_ms) / 1000, phase_s)
 
 
 def _pid(allocation: AllocationView) -> int:

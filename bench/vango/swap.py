@@ -23,7 +23,8 @@ from bench.crowd import Size
 from bench.ground import tell
 from bench.swap import _end, _haproxy, _process, _require, _switch, _valkey
 from bench.vango.board import APP, VERSIONS
-from bench.vango.crowd import Place, describe, moved, reload_pages
+from bench.vango.crowd import TICK_DONE_S, Place, after_tick, describe, moved, reload_pages
+from moorage.system.clock import monotonic_s
 from moorage.system.proc import free_port
 from moorage.system.rand import new_secret
 from moorage.vango.variables import Secrets, host_variables, store_binding
@@ -44,7 +45,8 @@ class Swapped:
 
 
 async def swap(crowd_of: Size) -> Swapped:
-    """Swap version 1 of the board for version 2 under typing people."""
+    """Swap version 1 of the board for version 2 under typing people. Half of them have been there for a tick of the
+    framework: what it stored of them then is what they can find again."""
     for version in VERSIONS:
         await asyncio.to_thread(board_folder, version)
     async with AsyncExitStack() as stack:
@@ -54,14 +56,18 @@ async def swap(crowd_of: Size) -> Swapped:
         place = Place(("127.0.0.1", port), f"{APP}.localhost:{port}")
         given = _given(place, await stack.enter_async_context(_valkey(folder)))
         old = await stack.enter_async_context(_board("v1", folder, old_port, given))
+        started_s = monotonic_s()
         await stack.enter_async_context(_haproxy(folder, port, old_port))
+
+        async def tick() -> None:
+            await after_tick(monotonic_s() - started_s, TICK_DONE_S)
 
         async def switch() -> None:
             await stack.enter_async_context(_board("v2", folder, new_port, given))
             await _switch(folder / "haproxy.sock", new_port)
             await _end(old)
 
-        async with moved(place, switch, crowd_of) as seen:
+        async with moved(place, switch, crowd_of, late_count=crowd_of.people // 2, meanwhile=tick) as seen:
             await reload_pages(seen.people)
             again = tally(seen.people, seen.before)
             tell(f"  after loading pages anew: {describe(again)}")
