@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -15,7 +16,7 @@ from typing import Final
 from bench.crowd import Size
 from bench.ground import tell
 from bench.noise import quiet
-from moorage.system.clock import pause
+from moorage.system.clock import monotonic_s, pause
 from tests.support.vango.client import NotLetInError, Person
 from tests.support.vango.crowd import RESUMED, Tally, all_back, crowd, marks, tally, typing
 
@@ -45,6 +46,7 @@ class Moved:
     before: Mapping[str, int]
     tally: Tally
     unanswered_count: int  # sessions that were resumed and then did not answer what was typed
+    failed_opens: Mapping[str, int]  # attempts to come back that came to nothing, by what was answered
     busy_cores: float  # with other things, in the second before the people came
 
 
@@ -78,13 +80,14 @@ async def moved(
                 await at_work.enter_async_context(typing(late))
                 people = [*people, *late]
             await pause(WARM_UP_S)
-            before = marks(people)
+            before, since_s = marks(people), monotonic_s()
             await move()
             await all_back(people, before, BACK_PATIENCE_S)
             unanswered_count = await _unanswered(people, before)
             found = tally(people, before)
-        tell(f"  {describe(found)}")
-        yield Moved(people, before, found, unanswered_count, busy_cores)
+        failed_opens = Counter(why for person in people for at_s, why in person.failed_opens if at_s >= since_s)
+        tell(f"  {describe(found)}" + (f", in vain: {dict(failed_opens)}" if failed_opens else ""))
+        yield Moved(people, before, found, unanswered_count, failed_opens, busy_cores)
 
 
 async def _unanswered(people: Sequence[Person], before: Mapping[str, int]) -> int:

@@ -7,7 +7,7 @@ not measured has no figure, and a goal without a figure is missed.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from bench.numbers import Goal, percentile
@@ -41,6 +41,7 @@ def warm_figures(found: Sequence[Move]) -> dict[str, Any]:
         **tally_figures("", [move.tally for move in found]),
         **account_figures("account_", found),
         "unanswered_after_resume": sum(move.unanswered_count for move in found),
+        "opens_in_vain": _sums(move.failed_opens for move in found),
         "attached_at_cut": sum(attached_count(one) for one in facts),
         "stored_after_cut": len(stored),
         "handover_stages_ms": medians(stages_ms(move.operation) for move in found),
@@ -90,6 +91,7 @@ def peer_figures(found: Sequence[Swapped]) -> dict[str, Any]:
     again = tally_figures("", [one.after_reload for one in found])
     return {
         **tally_figures("peer_", [one.tally for one in found]),
+        "peer_opens_in_vain": _sums(one.failed_opens for one in found),
         "peer_gave_up": sum(fate.seen == "closed" for one in found for fate in one.tally.fates),
         "peer_after_reload_resumed_share": again["resumed_share"],
         "peer_after_reload_acknowledged_state_lost": again["acknowledged_state_lost"],
@@ -100,15 +102,12 @@ def peer_figures(found: Sequence[Swapped]) -> dict[str, Any]:
 
 def tally_figures(prefix: str, tallies: Sequence[Tally]) -> dict[str, Any]:
     """What the people saw, over all rounds. Pauses are of those whose page came back by itself."""
-    outcomes: Counter[str] = Counter()
-    for tally in tallies:
-        outcomes.update(tally.seen)
     moved = [fate for tally in tallies for fate in tally.fates if fate.seen != ATTACHED]
     pauses = [pause for tally in tallies for pause in tally.pauses_s]
     figures: dict[str, Any] = {
         f"{prefix}resumed_share": _share(sum(fate.seen == RESUMED for fate in moved), len(moved)),
         f"{prefix}acknowledged_state_lost": sum(tally.acknowledged_state_lost for tally in tallies),
-        f"{prefix}outcomes": dict(outcomes),
+        f"{prefix}outcomes": _sums(tally.seen for tally in tallies),
     }
     if pauses:
         by_round = [round(percentile(tally.pauses_s, 0.99), 3) for tally in tallies if tally.pauses_s]
@@ -121,14 +120,19 @@ def tally_figures(prefix: str, tallies: Sequence[Tally]) -> dict[str, Any]:
 
 def account_figures(prefix: str, found: Sequence[Move]) -> dict[str, Any]:
     """How far the platform's accounts and the people's diaries differ, and what the accounts leave open."""
-    said: Counter[str] = Counter()
-    for move in found:
-        said.update(counts(move.account))
+    said = _sums(counts(move.account) for move in found)
     return {
         f"{prefix}disagreements": sum(len(move.disagreements) for move in found),
-        f"{prefix}said": dict(said),
-        f"{prefix}said_unknown": said["unknown"],
+        f"{prefix}said": said,
+        f"{prefix}said_unknown": said.get("unknown", 0),
     }
+
+
+def _sums(found: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for one in found:
+        total.update(one)
+    return dict(total)
 
 
 def _share(part: int, whole: int) -> float:

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from bench.crowd import Size
 from bench.ground import finished, tell
-from bench.vango.account import age_violations, disagreements
+from bench.vango.account import age_violations, disagreements, stages_ms
 from bench.vango.board import Board
 from bench.vango.crowd import TICK_DONE_S, Moved, after_tick, cut_before, losses_s, moved
 from moorage.system.clock import monotonic_s, now_ms
@@ -35,6 +35,7 @@ class Move:
     operation: OperationView  # the one that has the account
     disagreements: Sequence[str]
     unanswered_count: int
+    failed_opens: Mapping[str, int]
     busy_cores: float
     facts: dict[str, Any] = field(default_factory=dict)
 
@@ -46,10 +47,10 @@ class Move:
 
 def _judged(seen: Moved, operation: OperationView, **facts: Any) -> Move:
     lines = disagreements(operation.facts["account"], seen.tally.fates)
-    tell(f"  {operation.kind} {operation.state}: {operation.stages[-1].note}")
+    tell(f"  {operation.kind} {operation.state}: {operation.stages[-1].note}; {stages_ms(operation)}")
     for line in lines[:TOLD_COUNT]:
         tell(f"  DISAGREEMENT {line}")
-    return Move(seen.tally, operation, lines, seen.unanswered_count, seen.busy_cores, facts)
+    return Move(seen.tally, operation, lines, seen.unanswered_count, seen.failed_opens, seen.busy_cores, facts)
 
 
 async def warm(board: Board, crowd_of: Size) -> Move:

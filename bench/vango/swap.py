@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import shutil
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +41,7 @@ class Swapped:
     tally: Tally
     after_reload: Tally
     unanswered_count: int
+    failed_opens: Mapping[str, int]
     busy_cores: float
 
 
@@ -71,7 +72,7 @@ async def swap(crowd_of: Size) -> Swapped:
             await reload_pages(seen.people)
             again = tally(seen.people, seen.before)
             tell(f"  after loading pages anew: {describe(again)}")
-            return Swapped(seen.tally, again, seen.unanswered_count, seen.busy_cores)
+            return Swapped(seen.tally, again, seen.unanswered_count, seen.failed_opens, seen.busy_cores)
 
 
 def _given(place: Place, store_url: str) -> dict[str, str]:

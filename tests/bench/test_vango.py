@@ -204,7 +204,7 @@ def test_a_loss_is_counted_back_from_the_crash() -> None:
 def move(*fates: Fate, said: dict[str, Any] | None = None, lines: tuple[str, ...] = (), **facts: Any) -> Move:
     """A move as a scenario gives it."""
     rows = said or account({one.label: one.seen for one in fates})
-    return Move(Tally(fates, 10), operation({**FACTS, "account": rows}), lines, 0, 0.1, facts)
+    return Move(Tally(fates, 10), operation({**FACTS, "account": rows}), lines, 0, {}, 0.1, facts)
 
 
 def test_sessions_are_added_up_and_pauses_pooled() -> None:
@@ -288,7 +288,7 @@ def test_the_peer_is_told_before_and_after_loading_by_hand() -> None:
     """A page that was closed politely has given up; what it finds by hand is told apart."""
     gave_up = Tally((fate("a", CLOSED, lost=True, pause_s=None), fate("b", CLOSED, lost=True, pause_s=None)), 9)
     again = Tally((fate("a"), fate("b", FRESH, lost=True)), 9)
-    figures = peer_figures([Swapped(gave_up, again, 0, 0.1)])
+    figures = peer_figures([Swapped(gave_up, again, 0, {"status 503": 1}, 0.1)])
     assert (figures["peer_resumed_share"], figures["peer_acknowledged_state_lost"], figures["peer_gave_up"]) == (
         0.0,
         2,
@@ -296,3 +296,4 @@ def test_the_peer_is_told_before_and_after_loading_by_hand() -> None:
     )
     assert figures["peer_after_reload_resumed_share"] == 0.5
     assert figures["peer_after_reload_acknowledged_state_lost"] == 1
+    assert figures["peer_opens_in_vain"] == {"status 503": 1}
