@@ -65,6 +65,17 @@ async def test_each_deed_has_its_user_and_values_are_no_obstacle(store: Store) -
         ]
 
 
+async def test_the_platforms_own_looks_are_nobodys_deeds(store: Store) -> None:
+    async with watching(store) as watch, store.admin() as admin, store.client("alc_new") as new:
+        await new.set(key_of(IDS[0]), record(now_ms()), ex=120)
+        await StoredRecords(admin).all()
+        await admin.command("EXPIRE", key_of(IDS[0]), 100)
+        await admin.command("EXISTS", key_of(IDS[0]))
+        await new.expire(key_of(IDS[0]), 120)
+        label = label_of(IDS[0])
+        assert await deeds(watch, 2) == [("alc_new", Did.WROTE, label), ("alc_new", Did.TOUCHED, label)]
+
+
 async def test_a_connection_that_is_gone_before_anybody_could_ask_has_no_user(store: Store) -> None:
     async with watching(store) as watch:
         watch.forget("nobody")

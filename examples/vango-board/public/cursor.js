@@ -14,8 +14,9 @@ const remember = () => {
 const giveBack = () => {
   const field = place && document.getElementById(place.id);
   if (!field || document.activeElement !== document.body) return;
+  const { from, to } = place; // taking the focus is remembered, too
   field.focus({ preventScroll: true });
-  if (typeof place.from === "number") field.setSelectionRange(place.from, place.to);
+  if (typeof from === "number") field.setSelectionRange(from, to);
 };
 
 for (const happening of ["focusin", "input", "keyup", "pointerup"]) document.addEventListener(happening, remember);
