@@ -16,7 +16,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -94,11 +94,12 @@ class Shelf:
         self.folder = Path(tempfile.gettempdir()) / f"moorage-vango-boards-{os.getuid()}-{_built_from()}"
         self.folder.mkdir(mode=0o700, exist_ok=True)
         self._store = ArtifactStore(self.folder / "artifacts")
+        self._turns: dict[str, asyncio.Lock] = {}
 
     async def board(self, version: str, app: str = NAME, *, cure: bool = False, grace_s: float | None = None) -> Path:
         """The archive of a board under this app's name, with the edge's cure switched on or not."""
         archive = self.folder / f"{version}-{app}-{cure}-{grace_s}{SUFFIX}"
-        with self._locked(version):
+        async with self._turn(version):
             if not archive.exists():
                 digest = await self._built(version)
                 await asyncio.to_thread(self._write, archive, digest, app, cure, grace_s)
@@ -133,11 +134,13 @@ class Shelf:
                 file.writelines(archive_chunks(store, other))
             part.replace(archive)
 
-    @contextlib.contextmanager
-    def _locked(self, name: str) -> Iterator[None]:
-        with (self.folder / f"{name}.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # several workers may ask at once
-            yield
+    @contextlib.asynccontextmanager
+    async def _turn(self, version: str) -> AsyncIterator[None]:
+        """One at a time builds a version: several stories may ask at once, several workers too."""
+        async with self._turns.setdefault(version, asyncio.Lock()):
+            with (self.folder / f"{version}.lock").open("w") as lock:
+                await asyncio.to_thread(fcntl.flock, lock, fcntl.LOCK_EX)
+                yield
 
 
 async def _hear_nothing(_stage: str, _note: str) -> None:

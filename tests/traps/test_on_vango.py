@@ -12,6 +12,7 @@ import pytest
 import pytest_asyncio
 
 from moorage.cli.call import Exit
+from moorage.vango.page import read_page
 from moorage.vango.records import GLOBAL_KEY_PREFIX
 from moorage.wire.api import OperationView, PromotionReport
 from tests.support.deeds import deploy
@@ -49,7 +50,7 @@ from tests.support.vango_stage import (
     type_once,
 )
 from tests.support.waiting import wait_until
-from tests.traps.test_artifact import flip_a_byte, stored_tree
+from tests.traps.test_artifact import stored_tree
 
 pytestmark = [pytest.mark.servers, needs_go, pytest.mark.asyncio(loop_scope="module")]
 
@@ -84,11 +85,23 @@ async def artifact(stage: Stage) -> None:
     assert version_at(platform, f"{app}.localhost") == "v1"
 
 
+def flip_a_byte(path: Path) -> None:
+    """Put another file in its place, one bit apart: the one that was there runs, and cannot be written to."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.parent.chmod(0o755)
+    other = path.with_name(f".{path.name}")
+    other.write_bytes(content)
+    other.chmod(path.stat().st_mode)
+    other.replace(path)
+    path.parent.chmod(0o555)
+
+
 def version_at(platform: Platform, host: str) -> str:
     """The version that the page says to be."""
     answer = platform.get(host)
     assert answer.status_code == 200, answer.text
-    return answer.text.partition("<dt>Version</dt>")[2].partition("</dd>")[0].rpartition(">")[2]
+    return read_page(answer.text).elements["version"].text
 
 
 # ---- broadcast backend ------------------------------------------------------------------------------------------
@@ -142,7 +155,7 @@ async def cold_deploy(stage: Stage) -> None:
         await all_back(people, before)
         move = await settled(platform, view.children[0])
         seen = fates(people, before)
-        assert {(fate.seen, fate.reason) for fate in seen} == {(FRESH, "schema_mismatch-schema_changed")}, seen
+        assert {(fate.seen, fate.reason) for fate in seen} == {(FRESH, "schema_mismatch-id_type_changed")}, seen
         check_account(move.facts["account"], seen, fresh=PEOPLE_COUNT)
         assert move.facts["account"]["reasons"] == {"fresh": {"schema-cold": PEOPLE_COUNT}}
     assert owner(platform, app)["deployment_number"] == third != first
