@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: setup demo test check format lock clean
+.PHONY: setup demo test check format lock conformance-vango clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -45,6 +45,9 @@ lock:  ## resolve requirements.lock anew (needs uv; writes no download address)
 
 bench-%: $(STAMP)  ## run one bench, e.g. make bench-first-light
 	$(BIN)/python -m bench.$(subst -,_,$*)
+
+conformance-vango: $(STAMP)  ## the Vango host contract, asked through our edge by the framework's tool and by us (needs Go)
+	$(BIN)/python -m conformance.vango
 
 clean:  ## remove the virtual environment and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

@@ -10,11 +10,17 @@ from conformance.report import PREFIX, Report, Result, Status, capability_tiers,
 
 _WORDS: Final = {
     Status.PASSED: "passed",
-    Status.WARNING: "passed, with a warning",
+    Status.WARNING: "passed with a warning",
     Status.FAILED: "**failed**",
     Status.BLOCKED: "**could not be tried**",
     Status.SKIPPED: "skipped",
     Status.NOT_APPLICABLE: "not applicable",
+}
+PLACES: Final = {
+    "production": "the route that users type; where a line names no place, it was seen there",
+    "preview": "the route of a preview; for the framework's tool one whose sessions can be resumed for ten seconds",
+    "source": "the app's source, before it was deployed",
+    "two allocations": "production while a replacement drains: whoever is new, as the tool is, goes to the new one",
 }
 _LEFT_OUT: Final = frozenset({Status.SKIPPED, Status.NOT_APPLICABLE})
 
@@ -33,17 +39,16 @@ def _head(report: Report) -> str:
     told = summary(report)
     counts = told["counts"]
     named = ", ".join(f"{counts[str(s)]} {_plain(s)}" for s in Status if counts[str(s)])
-    verdict = "No required check fails." if not told["required_failed"] else (
-        f"**{told['required_failed']} required checks fail.**"
-    )  # fmt: skip
+    failing = told["required_failed"]
+    verdict = f"{failing} required checks fail." if failing else "No required check fails."
     return (
         "# Conformance with the Vango host contract\n\n"
         "<!-- Written by `make conformance-vango`; do not edit. -->\n\n"
         "A platform on free ports, a Vango app deployed and promoted like any other, and everything below asked\n"
         "through its edge: by the framework's own tool (`vango conformance run`), and by checks of our own under the\n"
-        "ids that the contract gives. `make conformance-vango` does it again, in some minutes, and needs Go.\n\n"
-        f"{verdict} {_capital(named)}. The same in the contract's own shape, with durations:\n"
-        "[conformance-vango.json](conformance-vango.json)."
+        "ids that the contract gives. `make conformance-vango` does it again, in some minutes, and needs Go. The same\n"
+        "in the contract's own shape, with durations: [conformance-vango.json](conformance-vango.json).\n\n"
+        f"**{verdict}** {_capital(named)}."
     )
 
 
@@ -68,7 +73,8 @@ def _versions(report: Report) -> str:
     named = "\n".join(f"| {name} | {_value(value)} |" for name, value in report.toolchain.items())
     target = "\n".join(f"| {name.replace('_', ' ')} | {_value(value)} |" for name, value in report.target.items())
     app = "\n".join(f"| {name.replace('_', ' ')} | {_value(value)} |" for name, value in report.manifest.items())
-    return f"## What was run\n\n| | |\n|---|---|\n{named}\n{target}\n{app}"
+    where = "\n".join(f"- *{place}*: {about}" for place, about in PLACES.items())
+    return f"## What was run\n\n| | |\n|---|---|\n{named}\n{target}\n{app}\n\nWhere it was run:\n\n{where}"
 
 
 def _value(value: object) -> str:
@@ -98,7 +104,9 @@ def _result(result: Result) -> str:
     """One result: its id, what it demands, and what was seen, the same line at two routes told once."""
     lines = [f"**`{_short(result)}`** {_WORDS[result.status]}: {BY_ID[result.id].demands}.", ""]
     lines += [f"- {_code(line)}" for line in joined(result.evidence)]
-    lines += [f"- {d.severity}: {_code(line)}" for d in result.diagnostics for line in [d.message]]
+    for severity in dict.fromkeys(d.severity for d in result.diagnostics):
+        told = joined(d.message for d in result.diagnostics if d.severity == severity)
+        lines += [f"- {severity}: {_code(line)}" for line in told]
     return "\n".join(lines)
 
 
@@ -110,9 +118,6 @@ def joined(evidence: Iterable[str]) -> list[str]:
         known = colon and place in PLACES
         found.setdefault(rest if known else line, []).extend([place] if known else [])
     return [line + (f" ({', '.join(dict.fromkeys(places))})" if places else "") for line, places in found.items()]
-
-
-PLACES: Final = ("production", "preview", "source", "two allocations")
 
 
 def _code(line: str) -> str:

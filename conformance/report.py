@@ -136,24 +136,33 @@ _SECRETS: Final = (
     (re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b"), "<uuid>"),
     (re.compile(r"\b[a-z]{2,6}_[0-9a-z]{20,}\b"), "<id>"),
     (re.compile(r"rediss?://\S+"), "<store url>"),
-    (re.compile(r"(?<![\w:/.<])/(?:[\w.+-]+/){2,}[\w.+-]+"), "<path>"),
+    (re.compile(r"(?<![\w:.])/(?:tmp|home|root|var|Users|private|opt)/[\w./@+-]+"), "<path>"),
 )
 
 
-def cleaned(text: str, ports: Iterable[int] = ()) -> str:
-    """A line without what is secret or differs from run to run: ids, addresses of stores, absolute paths, ports."""
-    for port in ports:
-        text = re.sub(rf":{port}\b", "", text)
-    for pattern, instead in _SECRETS:
-        text = pattern.sub(instead, text)
-    return text
+@dataclass(frozen=True, slots=True)
+class Cleaner:
+    """Takes out of a line what is secret or differs from run to run: ids, addresses of stores, paths of this machine,
+    and the ports and folders of the run."""
+
+    ports: tuple[int, ...] = ()
+    folders: tuple[str, ...] = ()
+
+    def clean(self, text: str) -> str:
+        """The line without all that."""
+        for port in self.ports:
+            text = re.sub(rf":{port}\b", "", text)
+        for folder in self.folders:
+            text = re.sub(rf"{re.escape(folder)}[\w./@+-]*", "<path>", text)
+        for pattern, instead in _SECRETS:
+            text = pattern.sub(instead, text)
+        return text
 
 
-def result_of(id: str, tier: int, required: bool, seen: Seen, duration_ms: int, ports: Iterable[int] = ()) -> Result:
-    """A result out of what a check has seen, cleaned."""
-    known = tuple(ports)
-    diagnostics = tuple(Diagnostic(d.severity, cleaned(d.message, known)) for d in seen.diagnostics)
-    evidence = tuple(cleaned(line, known) for line in seen.evidence)
+def result_of(id: str, tier: int, required: bool, seen: Seen, duration_ms: int, cleaner: Cleaner) -> Result:
+    """A result out of what a check has seen, cleaned. What does not apply, or was not tried, is not required."""
+    diagnostics = tuple(Diagnostic(d.severity, cleaner.clean(d.message)) for d in seen.diagnostics)
+    evidence = tuple(dict.fromkeys(cleaner.clean(line) for line in seen.evidence))
     is_required = required and seen.status not in (Status.NOT_APPLICABLE, Status.SKIPPED)
     return Result(id, tier, seen.status, is_required, evidence, duration_ms, diagnostics)
 

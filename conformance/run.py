@@ -22,7 +22,7 @@ from conformance.fixture import COLD, COLD_ACKNOWLEDGED, WARM
 from conformance.ground import CommandError
 from conformance.guest import RefusedError
 from conformance.report import PREFIX, Diagnostic, Result, Seen, Status, merged, result_of
-from conformance.stage import Stage, ports_of
+from conformance.stage import Stage
 from conformance.tool import NoToolError, Verdict, run_checks
 from moorage.domain.errors import MoorageError
 from moorage.system.clock import monotonic_s
@@ -138,7 +138,7 @@ class Played:
         if seen is None:
             seen = Seen()
             seen.set_aside(Status.BLOCKED, "the check was not played")
-        return result_of(id, row.tier, True, seen, self.took_ms.get(id, 0), ports_of(self.stage.ground))
+        return result_of(id, row.tier, True, seen, self.took_ms.get(id, 0), self.stage.cleaner)
 
 
 async def guarded(play: Callable[[], Awaitable[None]], seen: Sequence[Seen]) -> None:

@@ -18,7 +18,8 @@ from typing import Any, Final
 from conformance import policy
 from conformance.asking import Answer, Route, ask, json_of
 from conformance.fixture import APP, COLD, COLD_ACKNOWLEDGED, WARM, materialise
-from conformance.ground import EDGE, Ground, comes
+from conformance.ground import Ground, comes
+from conformance.report import Cleaner
 from conformance.tool import Tool
 from moorage.domain.errors import MoorageError
 from moorage.sessions.stored_records import StoredRecords
@@ -26,6 +27,7 @@ from moorage.vango.companions import FAMILIES, FOLDER
 from moorage.vango.records import label_of
 from moorage.wire.artifact import ArtifactDetail
 
+ROOT: Final = Path(__file__).resolve().parents[1]
 SHORT_WINDOW_S: Final = 10
 SCENARIOS: Final = {"warm": WARM, "cold": COLD, "cold_acknowledged": COLD_ACKNOWLEDGED}
 
@@ -47,6 +49,12 @@ class Stage:
     def sources(self) -> Path:
         """The folder that was deployed."""
         return self.folder / "app"
+
+    @property
+    def cleaner(self) -> Cleaner:
+        """What of this run does not belong into a report."""
+        folders = (str(self.folder.parent), str(ROOT), str(Path.home()))
+        return Cleaner((self.ground.port,), tuple(folder for folder in folders if folder != "/"))
 
     def mark(self, what: str) -> str:
         """A word that was not used before in this run."""
@@ -165,9 +173,3 @@ async def stage(ground: Ground, tool: Tool) -> AsyncIterator[Stage]:
             yield own
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def ports_of(ground: Ground) -> tuple[int, ...]:
-    """Ports that differ from run to run and stand in what is seen."""
-    assert EDGE == "127.0.0.1"
-    return (ground.port,)

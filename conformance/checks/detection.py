@@ -84,8 +84,8 @@ async def required_secrets(stage: Stage, route: Route, seen: Seen) -> None:
         if name == _ROTATION_ONLY:
             seen.note(f"{name}: set after a rotation only")
             continue
-        instead = "" if read == name else f", read by nothing in {stage.tool.version}: {read} is given"
-        seen.expect(bool(given.get(read)), f"{name}: given{instead}", "absent")
+        told = "given" if read == name else f"read by nothing in version {stage.tool.version}; {read} is given"
+        seen.expect(bool(given.get(read)), f"{name}: {told}", "absent")
     preview = [a for a in await stage.ground.allocations(f"preview {stage.base}") if a.state == "ready"]
     other = _environ(preview[0].pid)
     for name in _SECRETS:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from typing import Any, Final
 
-from conformance.asking import Route, ask
+from conformance.asking import Route
 from conformance.checks.detection import SERVICES
 from conformance.checks.state import ask_facts, replaced, same_session, type_in
 from conformance.fixture import APP
@@ -112,10 +112,10 @@ async def _come_back_to_own(drain: Drain, seen: Seen) -> None:
         stayer.drop()
         hello = await stayer.open(session)
         whole = same_session(hello, session) and await stayer.is_sent_whole()
-        if not seen.expect(whole, "reconnect with its pin: the same session", hello.status.name):
+        if not seen.expect(whole, "five reconnects with its pin: the same session each time", hello.status.name):
             return
         there = stayer.reads("allocation")
-        seen.expect(there == str(drain.old.number), "at its own allocation", there)
+        seen.expect(there == str(drain.old.number), "each time at its own allocation", there)
     seen.expect(stayer.reads("draft-echo") == draft, "with everything that it had", stayer.reads("draft-echo"))
 
 
@@ -203,8 +203,3 @@ def _aside(seen: Seen, wanted: bool, what: str) -> None:
         seen.expect(False, f"{what} is bound", "the platform binds none yet")
     else:
         seen.set_aside(Status.NOT_APPLICABLE, f"the app's manifest asks for no {what.removeprefix('an ')}")
-
-
-async def is_served(route: Route) -> bool:
-    """Whether the route answers."""
-    return (await ask(route, "/api/health")).status == 200

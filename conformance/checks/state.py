@@ -136,10 +136,10 @@ async def _settle_in(stage: Stage, cast: _Cast, seen: Mapping[str, Seen]) -> Non
     for guest in (cast.user, cast.stranger):
         await guest.enter()
         await type_in(guest, "a user's draft")
-    for guest in (keeper, cast.user, cast.stranger):
+    for guest, id in ((keeper, AFTER_CRASH), (cast.user, AUTH), (cast.stranger, AUTH)):
         guest.drop()
         stored = await stage.is_stored(guest.session)
-        seen[AFTER_CRASH].expect(stored, "cut off: the store has a record of the session")
+        seen[id].expect(stored, "cut off: the store has a record of the session")
 
 
 async def _come_back(cast: _Cast, after: AllocationView, seen: Mapping[str, Seen]) -> None:
