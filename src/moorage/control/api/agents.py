@@ -82,8 +82,9 @@ def _edges(router: APIRouter, control: Control) -> None:
     @router.post("/edges/{edge}/report", response_model=EdgeReply)
     async def report(edge: str, body: EdgeBody, request: Request) -> EdgeReply:
         auth.require_agent(request, tokens, edge)
-        if body.incarnation != await control.db.read(log.incarnation):
-            body = body.model_copy(update={"applied_index": 0})  # of another log: it has nothing of this one
+        incarnation, committed = await control.db.read(lambda tx: (log.incarnation(tx), log.committed_index(tx)))
+        if body.incarnation != incarnation or body.applied_index > committed:
+            body = body.model_copy(update={"applied_index": 0})  # of another log, or of one that this is a copy of
         known = control.live.edges.get(edge)
         if known is None or known.report.applied_index != body.applied_index:
             await control.db.write(
