@@ -28,7 +28,6 @@ from websockets.asyncio.client import ClientConnection
 from moorage.artifacts.archive import SUFFIX, archive_chunks, check_archive
 from moorage.artifacts.store import ArtifactStore
 from moorage.build.assemble import Assembly, Order, Workshop
-from moorage.system.clock import wait_for
 from moorage.system.settings import inherited_environ
 from moorage.vango.records import SESSION_PREFIX, is_session_key, label_of_key
 from moorage.wire.api import AllocationView, OperationView, PromoteRequest, RestartRequest, SecretRequest
@@ -299,6 +298,15 @@ async def store_everybody(platform: Platform, app: str, people: Sequence[Person]
     await wait_until(stored, timeout_s=STORED_WITHIN_S, what="everybody was stored once")
 
 
+async def attached(platform: Platform, app: str, count: int) -> None:
+    """Wait until the edge has told that so many sockets are attached to the one allocation that serves."""
+
+    async def counted() -> bool:
+        return (await platform.allocation(app)).attached_sockets == count
+
+    await wait_until(counted, what=f"{count} sockets are counted")
+
+
 async def records(platform: Platform, app: str) -> dict[str, bytes]:
     """Every session's record in the production store, by label."""
     async with platform.store_admin(app) as admin:
@@ -371,7 +379,12 @@ class Stories:
     """Stories that were begun together; each test waits for the end of its own."""
 
     def __init__(self, stage: Stage, stories: Mapping[str, Story]) -> None:
-        self._tasks = {name: asyncio.ensure_future(story(stage)) for name, story in stories.items()}
+        self._tasks: dict[str, asyncio.Future[None]] = {}
+        self.begin(stage, stories)
+
+    def begin(self, stage: Stage, stories: Mapping[str, Story]) -> None:
+        """Begin these, too."""
+        self._tasks |= {name: asyncio.ensure_future(story(stage)) for name, story in stories.items()}
 
     async def end_of(self, name: str) -> None:
         """Return when the story has ended well; raise what it raised."""
@@ -384,25 +397,11 @@ class Stories:
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
 
-@contextlib.asynccontextmanager
-async def side_by_side(
-    request: pytest.FixtureRequest, stage: Stage, stories: Mapping[str, Story]
-) -> AsyncIterator[Stories]:
-    """The stories that tests of this module were asked for, all begun now."""
-    module = request.node
-    asked = {
-        item.callspec.params["story"]
+def asked_for(request: pytest.FixtureRequest) -> set[str]:
+    """The stories whose tests were chosen in this run, by the parameter `story` of tests in the fixture's module."""
+    params = [
+        getattr(getattr(item, "callspec", None), "params", {})
         for item in request.session.items
-        if isinstance(item, pytest.Function) and item.getparent(pytest.Module) is module
-        and "story" in getattr(getattr(item, "callspec", None), "params", {})
-    }  # fmt: skip
-    going = Stories(stage, {name: story for name, story in stories.items() if name in asked})
-    try:
-        yield going
-    finally:
-        await going.close()
-
-
-async def soon(event: asyncio.Event, within_s: float) -> None:
-    """Wait for an event of another part of a story."""
-    assert await wait_for(event, within_s), f"not within {within_s} s"
+        if item.getparent(pytest.Module) is request.node
+    ]
+    return {str(found["story"]) for found in params if "story" in found}

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,6 +27,7 @@ from tests.support.vango_stage import (
     Stories,
     Story,
     allocation_numbered,
+    asked_for,
     at_board,
     begin,
     begin_restart,
@@ -43,7 +45,6 @@ from tests.support.vango_stage import (
     serve,
     set_secret,
     settled,
-    side_by_side,
     source,
     store_everybody,
     told_by,
@@ -270,7 +271,7 @@ async def until_over(platform: Platform, app: str, number: int) -> None:
 async def wrong_store(stage: Stage) -> None:
     """An app that keeps its sessions elsewhere, where nobody answers, is blocked: the framework itself only logs it."""
     platform, app = stage.platform, "vango-elsewhere"
-    await set_up_trouble(stage, app, "other-store")
+    await set_secret(platform, app, "BOARD_TROUBLE", "other-store", "preview", "runtime")
     view = await bring(platform, await stage.shelf.board("trouble", app))
     problem = view.problem or {}
     assert (view.state, problem.get("code")) == ("blocked", "binding-not-taken"), view.stages
@@ -279,12 +280,6 @@ async def wrong_store(stage: Stage) -> None:
     number = int(view.input["deployment"])
     refusal = await promote(platform, app, number)
     assert (refusal.state, (refusal.problem or {})["code"]) == ("rejected", "deployment-not-promotable")
-
-
-async def set_up_trouble(stage: Stage, app: str, trouble: str) -> None:
-    """Choose the trouble of an app that has no deployment yet."""
-    await bring(stage.platform, await stage.shelf.board("trouble", app))
-    await set_secret(stage.platform, app, "BOARD_TROUBLE", trouble, "preview", "runtime")
 
 
 # ---- warm deploy ------------------------------------------------------------------------------------------------
@@ -341,8 +336,12 @@ async def stories(
 ) -> AsyncIterator[Stories]:
     """Everything that is asked for, side by side: the store takes half a minute to show who was resumed."""
     stage = Stage(platform, Shelf(), tmp_path_factory.mktemp("source"))
-    async with side_by_side(request, stage, TRAPS) as going:
+    asked = asked_for(request)
+    going = Stories(stage, {name: story for name, story in TRAPS.items() if name in asked})
+    try:
         yield going
+    finally:
+        await going.close()
 
 
 @pytest.mark.parametrize("story", TRAPS)
