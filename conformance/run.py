@@ -105,6 +105,7 @@ _DRAIN: Final = (
     moves.RETIRED,
 )
 _HANDOVER: Final = (moves.ACROSS, moves.REPLACEMENT, moves.DETACHED)
+OF_SCENES: Final = (*_CRASH, *_DRAIN, *_HANDOVER)
 FIXTURES: Final = {
     "route-action-path": "/form",
     "upload-path": "/upload",
