@@ -1,7 +1,7 @@
 """Artifact: immutable build output, named by a digest over its manifest's file list and its process.
 
-The digest covers what will run (paths, modes, contents, process, state schema), never when or where it was built, so
-the same source and lock give the same digest twice.
+The digest covers what will run (paths, modes, contents, process, state schema) and what the app file settled about how
+it is promoted and served, never when or where it was built, so the same source and lock give the same digest twice.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Migration:
 @dataclass(frozen=True, slots=True)
 class Manifest:
     """What an artifact is. `source` (commit, dirty, tree digest), `facts` (validation) and `assets` inform people and
-    decisions and are not part of the digest."""
+    decisions and are not part of the digest, except for the facts that are settings (`settings_of`)."""
 
     app: str
     kind: str
@@ -85,6 +85,19 @@ class Manifest:
     facts: Mapping[str, object] = field(default_factory=dict)
 
 
+SETTINGS = ("store", "promotion_mode", "promotion_bake_s", "promotion_drain_deadline_s")  # facts that are decisions
+
+
+def settings_of(manifest: Manifest) -> dict[str, object]:
+    """What the app file settled about how the artifact is promoted and served: a change of these alone is another
+    artifact, since the first manifest of a digest stays."""
+    found = {name: manifest.facts[name] for name in SETTINGS if name in manifest.facts}
+    vango = manifest.facts.get("vango")
+    if isinstance(vango, Mapping) and vango.get("resume_cure"):
+        found["resume_cure"] = True
+    return found
+
+
 def artifact_digest(manifest: Manifest) -> str:
     """`sha256:<hex>` over the canonical JSON of everything that decides what runs."""
     process = manifest.process
@@ -96,6 +109,7 @@ def artifact_digest(manifest: Manifest) -> str:
         "files": [[f.path, f.mode, f.size, f.sha256] for f in sorted(manifest.files, key=lambda f: f.path)],
         "state": sorted([e.state, e.field, e.scope, e.kind, e.fingerprint, e.default] for e in manifest.state),
         "migrations": [[m.name, m.impact] for m in manifest.migrations],
+        "settings": settings_of(manifest),
     }
     text = json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return DIGEST_PREFIX + hashlib.sha256(text.encode()).hexdigest()

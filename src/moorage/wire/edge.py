@@ -16,8 +16,8 @@ class Sockets(Message):
 
 class CatchUp(Message):
     """What an edge missed while it was away and how it made up for it: from its cursor in the `stream`, by `replay` of
-    the log, from a `snapshot`, or backwards since the control plane was `restored` from a copy. `away_s`: for how long it
-    had not known that its table was current."""
+    the log, from a `snapshot`, or backwards since the control plane was `restored` from a copy. `away_s`: for how
+    long it had not known that its table was current."""
 
     from_index: int
     to_index: int
