@@ -157,6 +157,8 @@ BASE = manifest(state=[state_entry("draft")], migrations=[("one", "additive"), (
         replace(BASE, state=(state_entry("draft", "int"),)),
         replace(BASE, migrations=BASE.migrations[:1]),
         replace(BASE, migrations=BASE.migrations[::-1]),
+        replace(BASE, facts={"promotion_mode": "drain"}),
+        replace(BASE, facts={"vango": {"resume_cure": True}}),
     ],
 )
 def test_a_digest_changes_with_everything_that_decides_what_runs(changed: Manifest) -> None:
