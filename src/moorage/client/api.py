@@ -61,10 +61,13 @@ class Api:
         """One deployment."""
         return await self._get(f"/v1/apps/{app}/deployments/{number}", DeploymentView)
 
-    async def promotion_report(self, app: str, number: int, *, rollback: bool = False) -> PromotionReport:
-        """What promoting (or rolling back to) this deployment would do now."""
+    async def promotion_report(
+        self, app: str, number: int, *, rollback: bool = False, mode: str | None = None
+    ) -> PromotionReport:
+        """What promoting (or rolling back to) this deployment would do now; `mode` None: by default."""
         path = f"/v1/apps/{app}/deployments/{number}/report"
-        return await self._get(path, PromotionReport, rollback=str(rollback).lower())
+        asked = {"mode": mode} if mode else {}
+        return await self._get(path, PromotionReport, rollback=str(rollback).lower(), **asked)
 
     async def routes(self) -> tuple[RouteView, ...]:
         """All route owners."""

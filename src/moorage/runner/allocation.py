@@ -246,12 +246,13 @@ class AllocationRun:
             await self._note(self.record.but(state=stopping, stopping=True), must=False)
             instance.terminate()
             await _within(instance.ended(), end.grace_s)
+        deaf = "" if instance.is_over else f"It did not end within {end.grace_s:g} s of SIGTERM, so SIGKILL ended it."
         await instance.kill()
         if not instance.is_over:
             return await self._over(State.LOST, "unkillable", "The kernel holds its process; it could not be ended.")
         code = await _within(instance.ended(), ABANDON_GRACE_S)
         instance.release()
-        detail = end.detail or _how(code, adopted=self.record.adopted, reason=end.reason)
+        detail = end.detail or deaf or _how(code, adopted=self.record.adopted, reason=end.reason)
         await self._over(end.state, end.reason, detail, code)
 
     # ---- remembering ------------------------------------------------------------------------------------------

@@ -102,6 +102,7 @@ def _all(call: Call, more: Sequence[Check]) -> Iterator[Finding]:
     yield _python()
     yield _system()
     yield _pip()
+    yield _go()
     try:
         settings = call.settings
     except Refused as wrong:
@@ -137,6 +138,12 @@ def _pip() -> Finding:
     if find_spec("pip") is not None:
         return Finding("pip", Health.OK, "present")
     return Finding("pip", Health.WARNING, "missing", "Python apps are built with it: python -m ensurepip")
+
+
+def _go() -> Finding:
+    """Not a fault: only Vango apps are built with it, and they can be built elsewhere."""
+    found = shutil.which("go")
+    return Finding("Go", Health.OK, found or "not installed (only Vango apps are built with it)")
 
 
 def _binaries(settings: Settings) -> Iterator[Finding]:

@@ -122,7 +122,7 @@ async def carry_out(call: Call, app: str, number: int, wish: Wish) -> Exit:
     from moorage.system.clock import now_ms
     from moorage.wire.api import PromoteRequest
 
-    report = await call.api.promotion_report(app, number, rollback=wish.rollback)
+    report = await call.api.promotion_report(app, number, rollback=wish.rollback, mode=wish.mode)
     show_report(call.screen, report, rollback=wish.rollback, asked_mode=wish.mode, now=now_ms())
     if wish.drain_deadline_s is not None and (wish.mode or report.mode) != "drain":
         call.screen.aside(

@@ -20,6 +20,7 @@ from moorage.domain.allocation import State
 from moorage.domain.errors import Problem, Refused
 from moorage.domain.explain import explain
 from moorage.domain.limits import LONG_POLL_MAX_S, OPERATIONS_LISTED_MAX_COUNT
+from moorage.domain.promotion import Mode
 from moorage.store import allocations, apps, log, operations, routes
 from moorage.store.database import Tx
 from moorage.system.clock import monotonic_s
@@ -91,8 +92,8 @@ def _apps(router: APIRouter, control: Control) -> None:
         return _json(await control.db.read(load))
 
     @router.get("/apps/{app}/deployments/{number}/report", response_model=PromotionReport)
-    async def promotion_report(app: str, number: int, rollback: bool = False) -> Response:
-        return _json(views.report_view(await assess(control, app, number, rollback=rollback)))
+    async def promotion_report(app: str, number: int, rollback: bool = False, mode: Mode | None = None) -> Response:
+        return _json(views.report_view(await assess(control, app, number, rollback=rollback, asked=mode)))
 
 
 def _app_parts(router: APIRouter, control: Control) -> None:
