@@ -4,7 +4,6 @@ killed in the middle of a hand-over. What the platform says of each session is w
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 from collections.abc import AsyncIterator, Sequence
 from functools import partial
@@ -14,7 +13,6 @@ from typing import Final
 import pytest
 import pytest_asyncio
 
-from moorage.wire.api import OperationView
 from tests.support.deeds import deploy
 from tests.support.platform import Platform, start_platform, stop_platform
 from tests.support.processes import back
@@ -35,6 +33,7 @@ from tests.support.vango_stage import (
     check_kept,
     child_of,
     fates,
+    killed,
     needs_go,
     promote,
     serve,
@@ -44,9 +43,13 @@ from tests.support.vango_stage import (
     store_everybody,
     type_once,
 )
-from tests.support.waiting import wait_until
 
-pytestmark = [pytest.mark.servers, needs_go, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [
+    pytest.mark.servers,
+    needs_go,
+    pytest.mark.timeout(300),
+    pytest.mark.asyncio(loop_scope="module"),
+]
 
 TYPING_S: Final = 0.2
 TYPED_COUNT: Final = 8
@@ -107,22 +110,6 @@ async def typed_on(people: Sequence[Person]) -> None:
     await asyncio.gather(
         *(p.until(lambda p=p: p.acks and p.acks[-1].turn >= typed[p.name] + TYPED_COUNT) for p in people)  # type: ignore[misc]
     )
-
-
-async def killed(platform: Platform, app: str) -> OperationView:
-    """Kill the only allocation; its replacement as it begins."""
-    dead = await platform.allocation(app)
-    assert dead.pid is not None
-    os.kill(dead.pid, signal.SIGKILL)
-    found: list[OperationView] = []
-
-    async def begun() -> bool:
-        async with platform.api() as api:
-            found[:] = [o for o in await api.operations(app) if o.kind == "replacement"]
-        return bool(found)
-
-    await wait_until(begun, what="the replacement has begun")
-    return found[0]
 
 
 # ---- cure -------------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ import hashlib
 import importlib.util
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -26,8 +27,10 @@ import pytest
 from websockets.asyncio.client import ClientConnection
 
 from moorage.artifacts.archive import SUFFIX, archive_chunks, check_archive
+from moorage.artifacts.manifest import manifest_to_json
 from moorage.artifacts.store import ArtifactStore
 from moorage.build.assemble import Assembly, Order, Workshop
+from moorage.domain.artifact import DIGEST_PREFIX, artifact_digest
 from moorage.system.settings import inherited_environ
 from moorage.vango.records import SESSION_PREFIX, is_session_key, label_of_key
 from moorage.wire.api import AllocationView, OperationView, PromoteRequest, RestartRequest, SecretRequest
@@ -95,14 +98,15 @@ class Shelf:
         self._store = ArtifactStore(self.folder / "artifacts")
         self._turns: dict[str, asyncio.Lock] = {}
 
-    async def board(self, version: str, app: str = NAME, *, cure: bool = False, grace_s: float | None = None) -> Path:
-        """The archive of a board under this app's name, with the edge's cure switched on or not."""
-        archive = self.folder / f"{version}-{app}-{cure}-{grace_s}{SUFFIX}"
+    @contextlib.asynccontextmanager
+    async def board(self, version: str, app: str, *, grace_s: float | None = None) -> AsyncIterator[Path]:
+        """The archive of a board under this app's name."""
         async with self._turn(version):
-            if not archive.exists():
-                digest = await self._built(version)
-                await asyncio.to_thread(self._write, archive, digest, app, cure, grace_s)
-        return archive
+            digest = await self._built(version)
+        with tempfile.TemporaryDirectory(dir=self.folder) as scratch:
+            archive = Path(scratch) / f"{version}-{app}{SUFFIX}"
+            await asyncio.to_thread(self._write, archive, digest, app, grace_s)
+            yield archive
 
     async def _built(self, version: str) -> str:
         noted = self.folder / f"{version}.digest"
@@ -115,23 +119,18 @@ class Shelf:
             shutil.rmtree(work)
         return noted.read_text()
 
-    def _write(self, archive: Path, digest: str, app: str, cure: bool, grace_s: float | None) -> None:
+    def _write(self, archive: Path, digest: str, app: str, grace_s: float | None) -> None:
         """The same files with another manifest around them."""
-        manifest = self._store.manifest(digest)
-        vango = manifest.facts["vango"]
-        assert isinstance(vango, Mapping)
-        process = manifest.process if grace_s is None else replace(manifest.process, stop_grace_s=grace_s)
-        facts = {**manifest.facts, "vango": {**vango, "resume_cure": cure}}
-        with tempfile.TemporaryDirectory(dir=self.folder) as scratch:
-            copy = shutil.copytree(self._store.tree(digest), Path(scratch) / "tree")
-            for folder in (copy, *(place for place in copy.rglob("*") if place.is_dir())):
-                folder.chmod(0o755)
-            store = ArtifactStore(Path(scratch))
-            other = store.put(copy, replace(manifest, app=app, process=process, facts=facts))
-            part = archive.with_suffix(".part")
-            with part.open("wb") as file:
-                file.writelines(archive_chunks(store, other))
-            part.replace(archive)
+        found = self._store.manifest(digest)
+        process = found.process if grace_s is None else replace(found.process, stop_grace_s=grace_s)
+        manifest = replace(found, app=app, process=process)
+        other = artifact_digest(manifest)
+        place = archive.parent / "sha256" / other.removeprefix(DIGEST_PREFIX)
+        place.mkdir(parents=True)
+        (place / "tree").symlink_to(self._store.tree(digest))
+        (place / "manifest.json").write_text(manifest_to_json(manifest))
+        with archive.open("wb") as file:
+            file.writelines(archive_chunks(ArtifactStore(archive.parent), other))
 
     @contextlib.asynccontextmanager
     async def _turn(self, version: str) -> AsyncIterator[None]:
@@ -146,11 +145,10 @@ async def _hear_nothing(_stage: str, _note: str) -> None:
     """What a build tells of its steps is not wanted here."""
 
 
-async def bring(platform: Platform, archive: Path) -> OperationView:
+async def bring(platform: Platform, shelf: Shelf, version: str, app: str, **how: Any) -> OperationView:
     """Import a board; the deploy, whatever it ended as."""
-    checked = await asyncio.to_thread(check_archive, archive)
-    app = checked.head.manifest.app
-    async with platform.api() as api:
+    async with shelf.board(version, app, **how) as archive, platform.api() as api:
+        checked = await asyncio.to_thread(check_archive, archive)
         await api.upload_artifact(archive, checked.sha256, seen=lambda _bytes: None)
         request = ImportRequest(archive=checked.sha256, file=archive.name)
         started = await api.import_artifact(app, request, key=key())
@@ -159,7 +157,7 @@ async def bring(platform: Platform, archive: Path) -> OperationView:
 
 async def preview(platform: Platform, shelf: Shelf, version: str, app: str, **how: Any) -> int:
     """Import a board up to its preview; the deployment's number."""
-    view = await bring(platform, await shelf.board(version, app, **how))
+    view = await bring(platform, shelf, version, app, **how)
     assert view.state == "preview_ready", view.problem
     return int(view.input["deployment"])
 
@@ -208,6 +206,22 @@ async def child_of(platform: Platform, operation: str) -> str:
         return bool(found)
 
     await wait_until(begun, timeout_s=40.0, what=f"{operation} moves its sessions")
+    return found[0]
+
+
+async def killed(platform: Platform, app: str) -> OperationView:
+    """Kill the only allocation; its replacement as it begins."""
+    dead = await platform.allocation(app)
+    assert dead.pid is not None
+    os.kill(dead.pid, signal.SIGKILL)
+    found: list[OperationView] = []
+
+    async def begun() -> bool:
+        async with platform.api() as api:
+            found[:] = [o for o in await api.operations(app) if o.kind == "replacement"]
+        return bool(found)
+
+    await wait_until(begun, what="the replacement has begun")
     return found[0]
 
 

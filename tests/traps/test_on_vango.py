@@ -53,7 +53,12 @@ from tests.support.vango_stage import (
 from tests.support.waiting import wait_until
 from tests.traps.test_artifact import stored_tree
 
-pytestmark = [pytest.mark.servers, needs_go, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [
+    pytest.mark.servers,
+    needs_go,
+    pytest.mark.timeout(300),
+    pytest.mark.asyncio(loop_scope="module"),
+]
 
 PROGRAM = "app/server"
 DRAINS_S = 8.0
@@ -272,7 +277,7 @@ async def wrong_store(stage: Stage) -> None:
     """An app that keeps its sessions elsewhere, where nobody answers, is blocked: the framework itself only logs it."""
     platform, app = stage.platform, "vango-elsewhere"
     await set_secret(platform, app, "BOARD_TROUBLE", "other-store", "preview", "runtime")
-    view = await bring(platform, await stage.shelf.board("trouble", app))
+    view = await bring(platform, stage.shelf, "trouble", app)
     problem = view.problem or {}
     assert (view.state, problem.get("code")) == ("blocked", "binding-not-taken"), view.stages
     assert problem["hint"]
