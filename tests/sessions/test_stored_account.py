@@ -130,6 +130,17 @@ def test_after_a_crash_sockets_without_a_record_are_lost_as_not_stored() -> None
     assert account.total == 5
 
 
+def test_after_a_crash_who_asks_for_a_record_that_never_was_started_fresh_however_many_others_lie_there() -> None:
+    others = {f"gone-{number}": Stored(CUT_MS - 9, CUT_MS + 99_000) for number in range(11)}
+    trace = see_returns(Trace(stored=others), [Deed(NEW, Did.READ, label, BACK_MS) for label in "xy"], old=[OLD])
+    account = account_of_stored(trace, Moved(2, mixed=True, ended_ms=CUT_MS + 10), Phase.SETTLED, now_ms=LATE_MS)
+    assert {(f.label, f.outcome, f.reason) for f in account.fates} == {
+        ("x", Outcome.FRESH, "not-stored"),
+        ("y", Outcome.FRESH, "not-stored"),
+    }
+    assert account.total == 2
+
+
 def test_the_age_of_what_came_back_is_counted_from_the_last_time_it_was_known_to_be_current() -> None:
     died = Moved(1, mixed=True, ended_ms=CUT_MS, window_ms=120_000)
     assert age_ms(Stored(CUT_MS - 29_000, CUT_MS + 91_000), died) == 29_000

@@ -142,16 +142,14 @@ def account_of_stored(trace: Trace, moved: Moved, phase: Phase, *, now_ms: int) 
             absent.append(label)
         else:
             named.append(fate)
-    beyond = max((moved.sockets or 0) - len(trace.stored), 0)
+    if not moved.mixed:
+        named += [Fate(label, *_away(trace, phase)) for label in absent]
+    beyond = max((moved.sockets or 0) - len(named), 0)  # attached, and not told apart by a record of their own
     asked = sorted(trace.returned.keys() - trace.stored.keys())[:beyond]
     named += [Fate(label, Outcome.FRESH, "not-stored") for label in asked]
-    unnamed = {_unseen(phase): beyond - len(asked)}
-    if moved.mixed:
-        count = min(len(absent), max((moved.sockets or 0) - len(named) - beyond + len(asked), 0))
-        outcome, reason = _away(trace, phase)
-        unnamed[outcome, reason] = unnamed.get((outcome, reason), 0) + count
-    else:
-        named += [Fate(label, *_away(trace, phase)) for label in absent]
+    left = beyond - len(asked)
+    away = min(left, len(absent)) if moved.mixed else 0  # some of the records are theirs; nobody can say which
+    unnamed = {_away(trace, phase): away, _unseen(phase): left - away}
     return Account(tuple(named), {key: number for key, number in unnamed.items() if number})
 
 
