@@ -68,11 +68,12 @@ class Board:
         found: list[AllocationView] = []
 
         async def alone() -> bool:
-            found[:] = [a for a in await self.api.allocations(APP) if a.environment == "production"]
-            return len(found) == 1 and found[0].state == "ready" and found[0].posture == "open"
+            known = [a for a in await self.api.allocations(APP) if a.environment == "production"]
+            found[:] = [a for a in known if a.state == "ready" and a.posture == "open"]
+            return len(found) == 1
 
         if not await wait_until(alone, timeout_s=READY_WITHIN_S, period_s=0.1):
-            raise RuntimeError(f"there is not one allocation but {[(a.number, a.state, a.posture) for a in found]}")
+            raise RuntimeError(f"{len(found)} allocations serve, not one")
         return found[0]
 
     async def child(self, operation: str) -> str:

@@ -55,7 +55,7 @@ async def _none() -> None:
 
 
 async def after_tick(age_s: float, phase_s: float) -> None:
-    """Wait until so long after the next tick of a process that has run for `age_s`."""
+    """Wait until so long after the next tick of a process that has run for `age_s`; may be negative: before it."""
     await pause(TICK_S - age_s % TICK_S + phase_s)
 
 

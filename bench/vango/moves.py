@@ -17,7 +17,7 @@ from bench.crowd import Size
 from bench.ground import finished, tell
 from bench.vango.account import age_violations, disagreements, stages_ms
 from bench.vango.board import Board
-from bench.vango.crowd import TICK_DONE_S, Moved, after_tick, cut_before, losses_s, moved
+from bench.vango.crowd import TICK_DONE_S, WARM_UP_S, Moved, after_tick, cut_before, losses_s, moved
 from moorage.system.clock import monotonic_s, now_ms
 from moorage.wire.api import AllocationView, OperationView
 from tests.support.vango.crowd import Tally
@@ -88,7 +88,7 @@ async def crash(board: Board, crowd_of: Size, *, phase_s: float) -> Move:
     killed: list[tuple[float, int]] = []
 
     async def tick() -> None:
-        await _after_tick(old, phase_s)
+        await _after_tick(old, phase_s - WARM_UP_S)
 
     async def kill() -> None:
         killed.append((monotonic_s(), now_ms()))
