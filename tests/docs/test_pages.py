@@ -32,7 +32,7 @@ HEADINGS = ("## What it means here", "## The trap", "## The guard", "## See it",
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").rglob("*.md")])
 _LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)|!\[[^\]]*\]\(([^)\s]+)\)")
 _FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
-_NAMED_FILE = re.compile(r"`((?:src|tests|docs|examples|demo|bench)/[A-Za-z0-9_./-]+)`")
+_NAMED_FILE = re.compile(r"`((?:src|tests|docs|examples|demo|bench|conformance)/[A-Za-z0-9_./-]+)`")
 
 
 def _anchors(page: Path) -> set[str]:

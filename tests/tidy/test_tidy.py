@@ -15,7 +15,7 @@ from moorage.domain import limits
 from tests.tidy import diagrams
 
 ROOT = Path(__file__).parents[2]
-ROOMS = ("src", "tests", "demo", "bench")
+ROOMS = ("src", "tests", "demo", "bench", "conformance")
 FUNCTION_MAX_LINES, MODULE_MAX_LINES = 60, 500
 FOLDER_MAX_COUNT, DOMAIN_MAX_COUNT, TESTS_MAX_COUNT = 12, 20, 20
 
