@@ -378,7 +378,12 @@ def _no_twice(names: Sequence[str], where: str) -> None:
 
 def _missing(name: str) -> Problem:
     detail = f"there is no `{name}` beside vango.json"
-    hint = "Run `vango state apply` and `vango gen bindings`, commit what they write, and deploy again."
+    hint = (
+        "If the app has been deployed before, restore it from version control: its identities are random, and new ones "
+        "make every session start fresh. Else run `vango state apply` and `vango gen bindings`, and commit both."
+        if name == MANIFEST_FILE
+        else "Run `vango state apply`: it writes the schema anew from the manifest. Commit it and deploy again."
+    )
     return Problem("vango-state-missing", "The app's state files are missing", detail, hint, 422, {"file": name})
 
 
