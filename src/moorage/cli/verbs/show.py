@@ -264,7 +264,8 @@ async def sessions(call: Call, app: AppArgument) -> Exit | None:
     )
     if view.stored_records is not None:
         call.screen.say(
-            f"In the session store: {count_of(view.stored_records, 'record')} of sessions, attached or not."
+            f"In the session store: {count_of(view.stored_records, 'record')} of sessions, attached or not "
+            "(the framework writes one when a socket is lost, else every 30 s)."
         )
     columns = [Column("SESSION"), Column("ALLOCATION", right=True), Column("DEPLOYMENT", right=True)]
     columns += [
