@@ -84,7 +84,7 @@ async def frozen(board: Board, crowd_of: Size) -> Move:
 
 async def crash(board: Board, crowd_of: Size, *, phase_s: float) -> Move:
     """kill -9 of the only allocation, this long after a tick that everybody has lived through."""
-    old = await board.allocation()
+    old = await board.serve("v2")
     killed: list[tuple[float, int]] = []
 
     async def tick() -> None:
