@@ -274,6 +274,11 @@ async def test_an_edge_acknowledges_owners_holds_and_releases(town: Town) -> Non
     states = list(dict.fromkeys(stage.state for stage in handover.stages))
     assert states == ["planned", "refusing_new", "cutting", "storing", "fenced", "admitting", handover.state]
     assert handover.facts["account"]["total"] == SOCKETS_COUNT
-    (route,) = [r for r in await town.api.routes() if (r.app, r.environment) == ("held", "production")]
-    assert (route.epoch, route.deployment, route.held, route.edges_behind) == (2, second, False, ())
-    assert (route.ready_allocations, (await edge_is_current(town)).counters["gaps"]) == (1, 0)
+
+    async def released() -> bool:
+        (route,) = [r for r in await town.api.routes() if (r.app, r.environment) == ("held", "production")]
+        told = (route.epoch, route.deployment, route.held, route.ready_allocations, route.edges_behind)
+        return told == (2, second, False, 1, ())
+
+    await wait_until(released, timeout_s=10.0, what="the release is acknowledged")
+    assert (await edge_is_current(town)).counters["gaps"] == 0
