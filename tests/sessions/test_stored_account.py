@@ -117,23 +117,23 @@ def test_a_look_that_began_too_late_goes_by_the_time_of_writing() -> None:
 
 
 def test_after_a_crash_those_who_never_came_back_are_no_more_than_were_attached() -> None:
-    trace = Trace(stored={**RECORDS, "gone-before": Stored(CUT_MS - 9, CUT_MS + 9)}, resumed={"a": BACK_MS})
-    account = account_of_stored(trace, Moved(2, mixed=True, ended_ms=CUT_MS + 10), Phase.SETTLED, now_ms=LATE_MS)
+    trace = Trace(older={**RECORDS, "gone-before": Stored(CUT_MS - 9, CUT_MS + 9)}, resumed={"a": BACK_MS})
+    account = account_of_stored(trace, Moved(2, ended_ms=CUT_MS + 10), Phase.SETTLED, now_ms=LATE_MS)
     assert {o: n for o, n in account.counts.items() if n} == {Outcome.RESUMED: 1, Outcome.LOST: 1}
     assert account.unnamed == {(Outcome.LOST, "not-returned"): 1}
 
 
 def test_after_a_crash_sockets_without_a_record_are_lost_as_not_stored() -> None:
-    trace = Trace(stored=RECORDS, resumed={"a": BACK_MS, "b": BACK_MS})
-    account = account_of_stored(trace, Moved(5, mixed=True, ended_ms=CUT_MS + 10), Phase.SETTLED, now_ms=LATE_MS)
+    trace = Trace(older=RECORDS, resumed={"a": BACK_MS, "b": BACK_MS})
+    account = account_of_stored(trace, Moved(5, ended_ms=CUT_MS + 10), Phase.SETTLED, now_ms=LATE_MS)
     assert account.unnamed == {(Outcome.LOST, "not-stored"): 3}
     assert account.total == 5
 
 
 def test_after_a_crash_who_asks_for_a_record_that_never_was_started_fresh_however_many_others_lie_there() -> None:
     others = {f"gone-{number}": Stored(CUT_MS - 9, CUT_MS + 99_000) for number in range(11)}
-    trace = see_returns(Trace(stored=others), [Deed(NEW, Did.READ, label, BACK_MS) for label in "xy"], old=[OLD])
-    account = account_of_stored(trace, Moved(2, mixed=True, ended_ms=CUT_MS + 10), Phase.SETTLED, now_ms=LATE_MS)
+    trace = see_returns(Trace(older=others), [Deed(NEW, Did.READ, label, BACK_MS) for label in "xy"], old=[OLD])
+    account = account_of_stored(trace, Moved(2, ended_ms=CUT_MS + 10), Phase.SETTLED, now_ms=LATE_MS)
     assert {(f.label, f.outcome, f.reason) for f in account.fates} == {
         ("x", Outcome.FRESH, "not-stored"),
         ("y", Outcome.FRESH, "not-stored"),
@@ -142,12 +142,39 @@ def test_after_a_crash_who_asks_for_a_record_that_never_was_started_fresh_howeve
 
 
 def test_the_age_of_what_came_back_is_counted_from_the_last_time_it_was_known_to_be_current() -> None:
-    died = Moved(1, mixed=True, ended_ms=CUT_MS, window_ms=120_000)
-    assert age_ms(Stored(CUT_MS - 29_000, CUT_MS + 91_000), died) == 29_000
-    touched_at_the_last_tick = Stored(CUT_MS - 59_000, CUT_MS - 4_000 + 120_000)
-    assert age_ms(touched_at_the_last_tick, died) == 4_000
-    assert age_ms(Stored(0, 0), died) is None, "an unreadable record says nothing of its age"
-    assert age_ms(Stored(CUT_MS - 1, CUT_MS), Moved(1)) is None, "no allocation has died"
+    died = Moved(1, ended_ms=CUT_MS, window_ms=120_000)
+
+    def age(stored: Stored, moved: Moved = died) -> int | None:
+        return age_ms("a", Trace(older={"a": stored}), moved)
+
+    assert age(Stored(CUT_MS - 29_000, CUT_MS + 91_000)) == 29_000
+    assert age(Stored(CUT_MS - 59_000, CUT_MS - 4_000 + 120_000)) == 4_000, "touched at the last tick"
+    assert age(Stored(0, 0)) is None, "an unreadable record says nothing of its age"
+    assert age(Stored(CUT_MS - 7_000, 0), Moved(1, cut_ms=CUT_MS)) == 7_000, "a frozen one did not store at the cut"
+    assert age_ms("a", stored(), Moved(2, cut_ms=CUT_MS)) is None, "nothing is lost of what was stored after the cut"
+
+
+def test_who_was_not_stored_after_the_cut_may_still_go_on_from_an_older_record_and_its_age_is_said() -> None:
+    """A frozen process stores nothing; what it had stored before is resumed elsewhere."""
+    old_records = {"a": Stored(CUT_MS - 20_000, CUT_MS + 100_000), "z": Stored(CUT_MS - 50_000, CUT_MS + 70_000)}
+    frozen = see_stored(Trace(), [], old_records, old=OLD)
+    asked = see_returns(frozen, [Deed(NEW, Did.READ, "a", BACK_MS)], old=[OLD])
+    moved = Moved(1, cut_ms=CUT_MS)
+    assert [f.reason for f in account_of_stored(asked, moved, Phase.CUT, now_ms=BACK_MS).fates] == ["not-shown-yet"]
+    assert settles_ms(asked) == LATE_MS
+    back = see_returns(asked, [Deed(NEW, Did.WROTE, "a", BACK_MS + 9)], old=[OLD])
+    (fate,) = account_of_stored(back, moved, Phase.SETTLED, now_ms=LATE_MS).fates
+    assert (fate.label, fate.outcome, fate.age_ms) == ("a", Outcome.RESUMED, 20_000)
+
+
+def test_a_session_that_the_successor_had_from_its_beginning_is_nobodys_return() -> None:
+    trace = see_stored(Trace(), [], {"n": Stored(CUT_MS - 5, CUT_MS + 119_000)}, old=OLD)
+    trace = see_returns(trace, [Deed(NEW, Did.TOUCHED, "n", BACK_MS)], old=[OLD])
+    trace = see_records(trace, {"n": Stored(BACK_MS, BACK_MS + 120_000)}, now_ms=BACK_MS)
+    assert trace.resumed == {}
+    assert account_of_stored(trace, Moved(1), Phase.SETTLED, now_ms=LATE_MS).unnamed == {
+        (Outcome.LOST, "not-stored"): 1
+    }
 
 
 DEEDS = st.lists(
@@ -164,15 +191,14 @@ DEEDS = st.lists(
 
 @given(DEEDS, st.integers(0, 6), st.sampled_from([Phase.CUT, Phase.SETTLED]), st.booleans(), st.booleans())
 def test_every_socket_has_one_outcome_and_nobody_resumed_without_a_deed_of_a_successor(
-    deeds: list[Deed], sockets: int, phase: Phase, mixed: bool, watched: bool
+    deeds: list[Deed], sockets: int, phase: Phase, crashed: bool, watched: bool
 ) -> None:
     base = stored()
     trace = see_returns(Trace(base.stored, watched=watched), deeds, old=[OLD])
-    account = account_of_stored(trace, Moved(sockets, mixed=mixed), phase, now_ms=LATE_MS)
+    account = account_of_stored(trace, Moved(sockets, ended_ms=CUT_MS if crashed else None), phase, now_ms=LATE_MS)
     labels = [fate.label for fate in account.fates]
     assert len(labels) == len(set(labels))
-    if not mixed:
-        assert account.total == max(sockets, len(base.stored))
+    assert account.total == max(sockets, len(base.stored))
     assert account.total >= sockets
     shown = {d.label for d in deeds if d.user == NEW and d.did in (Did.WROTE, Did.TOUCHED)} & base.stored.keys()
     assert {fate.label for fate in account.of(Outcome.RESUMED)} == shown

@@ -53,24 +53,31 @@ class Stored:
 class Trace:
     """What the store has shown of one old allocation's sessions, by label; grows only.
 
-    `stored`: the records to go on from. `returned`: latest reading by somebody else (a client may have to ask twice).
+    `stored`: the records that it wrote after it was cut. `older`: those that lay there before (of sessions that had
+    left, or were never stored again). `returned`: latest reading by somebody else (a client may have to ask twice).
     `resumed`: first writing or touching by somebody else. `watched`: nobody has looked away since the clients were let
     in, so that a reading cannot have been missed.
     """
 
     stored: Mapping[str, Stored] = field(default_factory=dict)
+    older: Mapping[str, Stored] = field(default_factory=dict)
     returned: Mapping[str, int] = field(default_factory=dict)
     resumed: Mapping[str, int] = field(default_factory=dict)
     watched: bool = True
 
 
 def see_stored(trace: Trace, deeds: Iterable[Deed], records: Mapping[str, Stored], *, old: str) -> Trace:
-    """The trace with the records that `old` has written among these deeds, as they lie in the store now."""
+    """The trace with the records that `old` has written among these deeds, as they lie in the store now, and with all
+    others as older ones."""
     found = dict(trace.stored)
     for deed in deeds:
         if deed.user == old and deed.did is Did.WROTE and deed.label in records:
             found[deed.label] = replace(records[deed.label], seen_ms=deed.at_ms)
-    return replace(trace, stored=found)
+    return replace(trace, stored=found, older=_without(records, found))
+
+
+def _without(records: Mapping[str, Stored], taken: Collection[str]) -> dict[str, Stored]:
+    return {label: stored for label, stored in records.items() if label not in taken}
 
 
 def see_written(trace: Trace, records: Mapping[str, Stored], *, since_ms: int) -> Trace:
@@ -80,19 +87,21 @@ def see_written(trace: Trace, records: Mapping[str, Stored], *, since_ms: int) -
         for label, stored in records.items()
         if stored.written_ms >= since_ms
     }
-    return replace(trace, stored={**found, **trace.stored})
+    stored = {**found, **trace.stored}
+    return replace(trace, stored=stored, older=_without(records, stored))
 
 
 def see_returns(trace: Trace, deeds: Iterable[Deed], *, old: Collection[str]) -> Trace:
     """The trace with what others than the old allocations did. A deed of an unknown user shows a return and nothing
-    more: it may be anybody's."""
+    more: it may be anybody's. An older record may be of a session that a successor has had from its beginning: it
+    counts only once it was read, as every resume does first."""
     returned, resumed = dict(trace.returned), dict(trace.resumed)
     for deed in deeds:
         if deed.user in old or deed.did is Did.REMOVED:
             continue
         if deed.did is Did.READ or not deed.user:
             returned[deed.label] = max(deed.at_ms, returned.get(deed.label, 0))
-        elif deed.label in trace.stored:
+        elif deed.label in trace.stored or (deed.label in trace.older and deed.label in returned):
             resumed.setdefault(deed.label, deed.at_ms)
     return replace(trace, returned=returned, resumed=resumed)
 
@@ -100,11 +109,17 @@ def see_returns(trace: Trace, deeds: Iterable[Deed], *, old: Collection[str]) ->
 def see_records(trace: Trace, records: Mapping[str, Stored], *, now_ms: int) -> Trace:
     """The trace with what the records themselves show: who is fenced cannot have written or touched one since."""
     resumed = dict(trace.resumed)
-    for label, before in trace.stored.items():
-        after = records.get(label)
-        if after is not None and _is_newer(before, after):
+    for label in followed(trace):
+        before, after = _record(label, trace), records.get(label)
+        if before is not None and after is not None and _is_newer(before, after):
             resumed.setdefault(label, now_ms)
     return replace(trace, resumed=resumed)
+
+
+def followed(trace: Trace) -> tuple[str, ...]:
+    """The sessions whose records are worth a look: not known to be resumed, and theirs for certain or asked for."""
+    asked = (label for label in trace.returned if label in trace.older)
+    return tuple(label for label in (*trace.stored, *asked) if label not in trace.resumed)
 
 
 def _is_newer(before: Stored, after: Stored) -> bool:
@@ -113,50 +128,51 @@ def _is_newer(before: Stored, after: Stored) -> bool:
 
 def settles_ms(trace: Trace) -> int | None:
     """When the last session that has come back is resumed or fresh for certain; None: all that came back are."""
-    waiting = [at for label, at in trace.returned.items() if label in trace.stored and label not in trace.resumed]
+    waiting = [at for label, at in trace.returned.items() if _record(label, trace) and label not in trace.resumed]
     return max(waiting) + RESUME_SHOWN_WITHIN_MS if waiting else None
+
+
+def _record(label: str, trace: Trace) -> Stored | None:
+    return trace.stored.get(label) or trace.older.get(label)
 
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """What an account needs to know of the move itself: how many sockets were attached (None: not counted), whether
-    records of sessions that had left before are among the stored ones (after a crash nobody can tell them apart), and
-    whether the new schema cannot take the old records (`cold`)."""
+    """What an account needs to know of the move itself: how many sockets were attached (None: not counted), when the
+    allocation was cut or, in a crash, died (Unix ms), whether the new schema cannot take the old records (`cold`), and
+    the framework's resume window."""
 
     sockets: int | None
-    mixed: bool = False
-    cold: bool = False
+    cut_ms: int | None = None
     ended_ms: int | None = None
+    cold: bool = False
     window_ms: int | None = None
 
 
 def account_of_stored(trace: Trace, moved: Moved, phase: Phase, *, now_ms: int) -> Account:
     """What became of each session of an old allocation that was cut, or has died.
 
-    Sessions are named by their records. Sockets beyond the records were never seen stored: a count, not names.
+    Sessions that were stored after the cut are named by their records. Of the sockets beyond them nobody can say which
+    of the older records is theirs, if any: who comes back for one is named, the rest is a count. After a crash there
+    are only older records, and everybody who comes back is named: who had just lost the line is a user, too.
     """
-    named, absent = [], []
-    for label in trace.stored:
-        fate = _fate(label, trace, moved, now_ms)
-        if fate is None:
-            absent.append(label)
-        else:
-            named.append(fate)
-    if not moved.mixed:
-        named += [Fate(label, *_away(trace, phase)) for label in absent]
-    beyond = max((moved.sockets or 0) - len(named), 0)  # attached, and not told apart by a record of their own
-    asked = sorted(trace.returned.keys() - trace.stored.keys())[:beyond]
-    named += [Fate(label, Outcome.FRESH, "not-stored") for label in asked]
-    left = beyond - len(asked)
-    away = min(left, len(absent)) if moved.mixed else 0  # some of the records are theirs; nobody can say which
+    named = [_fate(label, trace, moved, now_ms) or Fate(label, *_away(trace, phase)) for label in trace.stored]
+    beyond = max((moved.sockets or 0) - len(named), 0)
+    found = [_fate(label, trace, moved, now_ms) for label in sorted(trace.older)]
+    back = [fate for fate in found if fate is not None]
+    back = back if moved.ended_ms is not None else back[:beyond]
+    asked = sorted(trace.returned.keys() - trace.stored.keys() - trace.older.keys())
+    fresh = [Fate(label, Outcome.FRESH, "not-stored") for label in asked[: max(beyond - len(back), 0)]]
+    left = max(beyond - len(back) - len(fresh), 0)
+    away = 0 if moved.ended_ms is None else min(left, found.count(None))
     unnamed = {_away(trace, phase): away, _unseen(phase): left - away}
-    return Account(tuple(named), {key: number for key, number in unnamed.items() if number})
+    return Account((*named, *back, *fresh), {key: number for key, number in unnamed.items() if number})
 
 
 def _fate(label: str, trace: Trace, moved: Moved, now_ms: int) -> Fate | None:
     """The fate of a session whose client has come back; None while it has not."""
     if label in trace.resumed:
-        return Fate(label, Outcome.RESUMED, age_ms=age_ms(trace.stored[label], moved))
+        return Fate(label, Outcome.RESUMED, age_ms=age_ms(label, trace, moved))
     if label not in trace.returned:
         return None
     if now_ms - trace.returned[label] >= RESUME_SHOWN_WITHIN_MS:
@@ -175,15 +191,17 @@ def _unseen(phase: Phase) -> tuple[Outcome, str]:
     return (Outcome.LOST, "not-stored") if phase is Phase.SETTLED else (Outcome.UNKNOWN, "not-seen-stored")
 
 
-def age_ms(stored: Stored, moved: Moved) -> int | None:
-    """How old the stored state was when its allocation died: what was changed in that time is lost.
+def age_ms(label: str, trace: Trace, moved: Moved) -> int | None:
+    """How old a session's stored state was when its allocation died or was cut: what was changed after it is lost.
 
     A record that was only touched was unchanged then: with the resume window known, its expiry tells when that was.
-    None when no allocation died, or nothing can be told.
+    None for a session that was stored after the cut (nothing is lost of it), and when nothing can be told.
     """
-    if moved.ended_ms is None:
+    end_ms = moved.ended_ms if moved.ended_ms is not None else moved.cut_ms
+    stored = trace.older.get(label)
+    if stored is None or label in trace.stored or end_ms is None:
         return None
     known = stored.written_ms
     if moved.window_ms is not None and stored.expires_ms:
         known = max(known, stored.expires_ms - moved.window_ms)
-    return max(moved.ended_ms - known, 0) if known else None
+    return max(end_ms - known, 0) if known else None

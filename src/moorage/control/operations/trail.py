@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AsyncExitStack, suppress
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from types import TracebackType
 from typing import Any
 
@@ -16,6 +16,7 @@ from moorage.control.operations.engine import Work
 from moorage.domain.artifact import Depth
 from moorage.domain.errors import Unavailable
 from moorage.domain.impact import StateImpact
+from moorage.domain.operation import Kind
 from moorage.domain.session import Account
 from moorage.sessions.account import Phase
 from moorage.sessions.admin import StoreAdmin
@@ -24,6 +25,7 @@ from moorage.sessions.stored_account import (
     Stored,
     Trace,
     account_of_stored,
+    followed,
     see_records,
     see_returns,
     see_stored,
@@ -100,7 +102,7 @@ class Trail:
         watch, records = self._parts()
         await watch.take()
         found = await records.all()
-        self.traces = {id: Trace(stored=found) for id in self.followed}
+        self.traces = {id: Trace(older=found) for id in self.followed}
 
     async def find_returns(self) -> None:
         """Look who has come back. Raises Unavailable."""
@@ -110,8 +112,7 @@ class Trail:
         deeds = await watch.take()
         for id in self.followed:
             trace = see_returns(self.traces[id], deeds, old=self.followed)
-            open_labels = [label for label in trace.stored if label not in trace.resumed]
-            self.traces[id] = see_records(trace, await records.of(open_labels), now_ms=now_ms())
+            self.traces[id] = see_records(trace, await records.of(followed(trace)), now_ms=now_ms())
 
     def fenced(self) -> None:
         """The old allocations' connections were ended: their addresses may be anybody's now."""
@@ -138,9 +139,9 @@ class Trail:
         cold = self._work.input.get("impact") in (StateImpact.COLD, StateImpact.REVIEW)
         moved = Moved(
             entry["sockets"],
-            mixed=entry.get("ended_ms") is not None,
+            cut_ms=self._work.facts.get("cut_ms"),
+            ended_ms=entry.get("ended_ms") if self._work.operation.kind is Kind.REPLACEMENT else None,
             cold=cold,
-            ended_ms=entry.get("ended_ms"),
             window_ms=entry.get("window_ms"),
         )
         return account_of_stored(self.traces.get(id, Trace()), moved, phase, now_ms=now_ms())
@@ -161,18 +162,23 @@ class Trail:
 
 
 def _unwatched(trace: Trace) -> Trace:
-    return Trace(trace.stored, trace.returned, trace.resumed, watched=False)
+    return replace(trace, watched=False)
 
 
 def _kept(trace: Trace) -> dict[str, Any]:
     return {
-        "stored": {label: list(astuple(stored)) for label, stored in list(trace.stored.items())[:LABELS_KEPT_COUNT]},
+        "stored": _kept_records(trace.stored),
+        "older": _kept_records(trace.older),
         "returned": dict(trace.returned),
         "resumed": dict(trace.resumed),
         "watched": trace.watched,
     }
 
 
+def _kept_records(records: Mapping[str, Stored]) -> dict[str, list[int]]:
+    return {label: list(astuple(stored)) for label, stored in list(records.items())[:LABELS_KEPT_COUNT]}
+
+
 def _trace(kept: Mapping[str, Any]) -> Trace:
-    stored = {label: Stored(*values) for label, values in kept["stored"].items()}
-    return Trace(stored, kept["returned"], kept["resumed"], kept["watched"])
+    stored, older = ({label: Stored(*values) for label, values in kept[name].items()} for name in ("stored", "older"))
+    return Trace(stored, older, kept["returned"], kept["resumed"], kept["watched"])
