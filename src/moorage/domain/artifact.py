@@ -85,13 +85,16 @@ class Manifest:
     facts: Mapping[str, object] = field(default_factory=dict)
 
 
-SETTINGS = ("store", "promotion_mode", "promotion_bake_s", "promotion_drain_deadline_s")  # facts that are decisions
+SETTINGS = ("promotion_mode", "promotion_bake_s", "promotion_drain_deadline_s")  # facts that are decisions
 
 
 def settings_of(manifest: Manifest) -> dict[str, object]:
     """What the app file settled about how the artifact is promoted and served: a change of these alone is another
-    artifact, since the first manifest of a digest stays."""
+    artifact, since the first manifest of a digest stays. What is left at its default is not part of it."""
     found = {name: manifest.facts[name] for name in SETTINGS if name in manifest.facts}
+    store = manifest.facts.get("store")
+    if isinstance(store, bool) and store != (manifest.depth is not Depth.PLAIN):
+        found["store"] = store
     vango = manifest.facts.get("vango")
     if isinstance(vango, Mapping) and vango.get("resume_cure"):
         found["resume_cure"] = True
@@ -101,7 +104,7 @@ def settings_of(manifest: Manifest) -> dict[str, object]:
 def artifact_digest(manifest: Manifest) -> str:
     """`sha256:<hex>` over the canonical JSON of everything that decides what runs."""
     process = manifest.process
-    body = {
+    body: dict[str, object] = {
         "app": manifest.app,
         "kind": manifest.kind,
         "depth": manifest.depth,
@@ -109,8 +112,9 @@ def artifact_digest(manifest: Manifest) -> str:
         "files": [[f.path, f.mode, f.size, f.sha256] for f in sorted(manifest.files, key=lambda f: f.path)],
         "state": sorted([e.state, e.field, e.scope, e.kind, e.fingerprint, e.default] for e in manifest.state),
         "migrations": [[m.name, m.impact] for m in manifest.migrations],
-        "settings": settings_of(manifest),
     }
+    if settings := settings_of(manifest):
+        body["settings"] = settings
     text = json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return DIGEST_PREFIX + hashlib.sha256(text.encode()).hexdigest()
 
