@@ -3,7 +3,6 @@ a stable code, and whoever was served goes on being served."""
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import hmac
 import os
@@ -20,7 +19,7 @@ from moorage.sessions.admin import StoreAdmin
 from moorage.vango.records import HEADER_BYTES, SIGNATURE_BYTES
 from moorage.wire.api import AllocationView, OperationView
 from tests.badinput.kit import code_of
-from tests.support.platform import Platform, start_platform, stop_platform
+from tests.support.platform import Platform
 from tests.support.stages import Moment, signals_at
 from tests.support.truth import owner
 from tests.support.vango.crowd import ATTACHED, FRESH, RESUMED, all_back, marks
@@ -243,16 +242,16 @@ TROUBLES: dict[str, Story] = {
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def stories(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stories]:
-    """Everything that is asked for, side by side, on a platform of its own: its stores are broken."""
-    running = await asyncio.to_thread(start_platform, tmp_path_factory.mktemp("home"))
-    asked, stage = asked_for(request), Stage(running, Shelf(), tmp_path_factory.mktemp("source"))
+async def stories(
+    request: pytest.FixtureRequest, platform: Platform, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Stories]:
+    """Everything that is asked for, side by side; each story breaks nothing but what is its own app's."""
+    asked, stage = asked_for(request), Stage(platform, Shelf(), tmp_path_factory.mktemp("source"))
     going = Stories(stage, {name: story for name, story in TROUBLES.items() if name in asked})
     try:
         yield going
     finally:
         await going.close()
-        await asyncio.to_thread(stop_platform, running)
 
 
 @pytest.mark.parametrize("story", TROUBLES)

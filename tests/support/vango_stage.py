@@ -164,7 +164,17 @@ async def preview(platform: Platform, shelf: Shelf, version: str, app: str, **ho
 
 async def serve(platform: Platform, shelf: Shelf, app: str, version: str = "v1", **how: Any) -> int:
     """Import and promote a board; the deployment's number."""
-    number = await preview(platform, shelf, version, app, **how)
+    return await make_owner(platform, app, await preview(platform, shelf, version, app, **how))
+
+
+async def serve_first(platform: Platform, shelf: Shelf, app: str, following: str) -> tuple[int, int]:
+    """Import version 1 and another one, promote the first; both numbers. They wait for the builder side by side."""
+    first, second = await asyncio.gather(preview(platform, shelf, "v1", app), preview(platform, shelf, following, app))
+    return await make_owner(platform, app, first), second
+
+
+async def make_owner(platform: Platform, app: str, number: int) -> int:
+    """Promote what has to succeed; the deployment's number."""
     view = await promote(platform, app, number)
     assert view.state == "healthy", view.problem
     return number
@@ -334,7 +344,7 @@ async def key_of(platform: Platform, app: str, person: Person) -> str:
     """The key of a person's record in the production store."""
     async with platform.store_admin(app) as admin:
         keys = await admin.command("KEYS", f"{SESSION_PREFIX}*")
-    return next(place for place in keys if is_session_key(place) and label_of_key(place) == person.label)
+    return next(str(place) for place in keys if is_session_key(place) and label_of_key(place) == person.label)
 
 
 # ---- the platform's word and the people's -----------------------------------------------------------------------

@@ -43,6 +43,7 @@ from tests.support.vango_stage import (
     promote,
     records,
     serve,
+    serve_first,
     set_secret,
     settled,
     source,
@@ -61,7 +62,7 @@ pytestmark = [
 ]
 
 PROGRAM = "app/server"
-DRAINS_S = 8.0
+DRAINS_S = 6.0
 TYPING_S = 0.25
 FROZEN_GRACE_S = 30.0
 RETYPED = "count retyped"
@@ -143,8 +144,7 @@ async def broadcast_backend(stage: Stage) -> None:
 async def cold_deploy(stage: Stage) -> None:
     """Refused until somebody has accepted exactly what it costs; then everybody's session is said to be fresh."""
     platform, app = stage.platform, "vango-cold"
-    first = await serve(platform, stage.shelf, app)
-    third = await preview(platform, stage.shelf, "v3", app)
+    first, third = await serve_first(platform, stage.shelf, app, "v3")
     async with at_board(platform, app) as people:
         await type_once(people)
         told = await counted(platform, app, third, PEOPLE_COUNT)
@@ -195,8 +195,7 @@ async def counted(platform: Platform, app: str, number: int, sessions: int) -> P
 async def drain(stage: Stage) -> None:
     """Who is attached stays and is never called moved; who is left at the deadline is handed over, and said to be."""
     platform, app = stage.platform, "vango-drain"
-    await serve(platform, stage.shelf, app)
-    second = await preview(platform, stage.shelf, "v2", app)
+    _, second = await serve_first(platform, stage.shelf, app, "v2")
     old = await platform.allocation(app)
     async with at_board(platform, app) as people:
         await type_once(people)
@@ -291,8 +290,7 @@ async def wrong_store(stage: Stage) -> None:
 async def warm_deploy(stage: Stage) -> None:
     """People who type keep what they typed; going back is cold, and called so, although nothing was retyped."""
     platform, app = stage.platform, "vango-warm"
-    first = await serve(platform, stage.shelf, app)
-    second = await preview(platform, stage.shelf, "v2", app)
+    first, second = await serve_first(platform, stage.shelf, app, "v2")
     async with at_board(platform, app) as people:
         await type_once(people)
         told = await counted(platform, app, second, PEOPLE_COUNT)
@@ -325,8 +323,8 @@ async def going_back_is_cold(platform: Platform, app: str, first: int) -> None:
 
 
 TRAPS: dict[str, Story] = {
-    "cold_deploy": cold_deploy,
     "drain": drain,
+    "cold_deploy": cold_deploy,
     "session_store": session_store,
     "warm_deploy": warm_deploy,
     "broadcast_backend": broadcast_backend,
