@@ -243,7 +243,11 @@ async def _cut(work: Work, trail: Trail) -> None:
         def cut(tx: Tx) -> dict[str, Any]:
             for id in _old(work):
                 allocations.set_posture(tx, id, Posture.CUT, reason="hand-over")
-            return {"cut_index": log.committed_index(tx), "cut_ms": work.facts.get("cut_ms") or now_ms()}
+            return {
+                "cut_index": log.committed_index(tx),
+                "cut_ms": work.facts.get("cut_ms") or now_ms(),
+                "closed_ms": now_ms(),
+            }
 
         await work.commit("cutting", cut, "cut")
     await work.control.edges_reach(work.facts["cut_index"])

@@ -139,7 +139,7 @@ class Trail:
         cold = self._work.input.get("impact") in (StateImpact.COLD, StateImpact.REVIEW)
         moved = Moved(
             entry["sockets"],
-            cut_ms=self._work.facts.get("cut_ms"),
+            cut_ms=self._work.facts.get("closed_ms"),
             ended_ms=entry.get("ended_ms") if self._work.operation.kind is Kind.REPLACEMENT else None,
             cold=cold,
             window_ms=entry.get("window_ms"),
