@@ -36,6 +36,8 @@ from moorage.vango.wire import ServerHello
 
 SEEN_WITHIN_S = 3.0  # the framework stores within a millisecond; a busy machine may take its time
 LOOK_PERIOD_S = 0.02
+WINDOW_LEAST_MS = 5_000  # the first retries of a browser come after 1 and 3 s
+WINDOW_SAFE_MS = 60_000  # two ticks of the framework
 CURE_QUERY = "moorage=1"  # what the edge adds to live paths
 PAGE_PATH = "/"
 T = TypeVar("T")
@@ -137,7 +139,20 @@ async def _try(work: Work, preview: Preview, visitor: Visitor, store: StoreAdmin
         raise Ended("blocked", wrong.problem) from wrong
     except Unavailable as down:
         raise Ended("failed", down.problem) from down
-    return found | {"resume": verdict, "why": why, "window_ms": stored.expires_ms - stored.written_ms}
+    return found | _judged(verdict, why, stored.expires_ms - stored.written_ms)
+
+
+def _judged(verdict: Resume, why: str, window_ms: int) -> dict[str, Any]:
+    """The verdict with the resume window in mind: a browser needs a second to come back, and the probe does not."""
+    if window_ms < WINDOW_LEAST_MS:
+        kept = f"the framework keeps a session for {window_ms / 1000:.1f} s only; a browser first retries after 1 s"
+        return {"resume": Resume.FRESH, "why": kept, "window_ms": window_ms}
+    if window_ms < WINDOW_SAFE_MS:
+        short = (
+            f"kept for {window_ms / 1000:.0f} s: between two ticks of 30 s an idle session may be in no store at all"
+        )
+        return {"resume": verdict, "why": f"{why}; {short}" if why else short, "window_ms": window_ms}
+    return {"resume": verdict, "why": why, "window_ms": window_ms}
 
 
 async def _visiting(step: Awaitable[T]) -> T:

@@ -159,7 +159,7 @@ def _acknowledge(
         "live_sessions_at_ms": live.at_ms,
         "expected_epoch": epoch,
     }
-    cost = f"{live.sessions} live sessions will start fresh. Deciding change: {deciding}."
+    cost = f"{live.sessions} live sessions will start fresh when they move to it. Deciding change: {deciding}."
     if acknowledged is None:
         return Decision(
             Verdict.NEEDS_ACKNOWLEDGEMENT,
