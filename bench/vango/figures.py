@@ -26,6 +26,7 @@ GOALS: Final = (
     Goal("account_disagreements", 0),
     Goal("unanswered_after_resume", 0),
     Goal("frozen_disagreements", 0),
+    Goal("frozen_age_violations", 0),
     Goal("crash_disagreements", 0),
     Goal("crash_age_violations", 0),
     Goal("sockets_cut_before_deadline", 0),
@@ -56,22 +57,17 @@ def frozen_figures(found: Sequence[Move]) -> dict[str, Any]:
     return {
         **tally_figures("frozen_", [move.tally for move in found]),
         **account_figures("frozen_", found),
+        **age_figures("frozen_", found),
         "busy_cores_before_frozen_by_round": [move.busy_cores for move in found],
     }
 
 
 def crash_figures(found: Sequence[Move]) -> dict[str, Any]:
     """A crash: who came back, and how old what came back was; by the account and by the people."""
-    ages = [max(ages_s(move.account).values(), default=0.0) for move in found]
-    losses = [max(move.facts["losses_s"].values(), default=0.0) for move in found]
     return {
         **tally_figures("crash_", [move.tally for move in found]),
         **account_figures("crash_", found),
-        "crash_loss_age_max_s": round(max(ages), 3),
-        "crash_loss_age_max_s_by_round": [round(age, 3) for age in ages],
-        "crash_loss_age_seen_max_s": round(max(losses), 3),
-        "crash_loss_age_seen_max_s_by_round": [round(loss, 3) for loss in losses],
-        "crash_age_violations": sum(len(move.facts["age_violations"]) for move in found),
+        **age_figures("crash_", found),
         "busy_cores_before_crash_by_round": [move.busy_cores for move in found],
     }
 
@@ -126,6 +122,25 @@ def account_figures(prefix: str, found: Sequence[Move]) -> dict[str, Any]:
         f"{prefix}said": said,
         f"{prefix}said_unknown": said.get("unknown", 0),
     }
+
+
+def age_figures(prefix: str, found: Sequence[Move]) -> dict[str, Any]:
+    """How old what sessions went on with was, by the account; what the resumed ones lack, by their people."""
+    ages = [max(ages_s(move.account).values(), default=0.0) for move in found]
+    losses = [max(_losses_of_resumed(move), default=0.0) for move in found]
+    return {
+        f"{prefix}loss_age_max_s": round(max(ages), 3),
+        f"{prefix}loss_age_max_s_by_round": [round(age, 3) for age in ages],
+        f"{prefix}loss_age_seen_max_s": round(max(losses), 3),
+        f"{prefix}loss_age_seen_max_s_by_round": [round(loss, 3) for loss in losses],
+        f"{prefix}age_violations": sum(len(move.facts["age_violations"]) for move in found),
+    }
+
+
+def _losses_of_resumed(move: Move) -> list[float]:
+    """A session that started fresh has lost everything: its loss has no age."""
+    losses = move.facts["losses_s"]
+    return [losses[fate.label] for fate in move.tally.fates if fate.seen == RESUMED and fate.label in losses]
 
 
 def _sums(found: Iterable[Mapping[str, int]]) -> dict[str, int]:

@@ -53,6 +53,16 @@ def _judged(seen: Moved, operation: OperationView, **facts: Any) -> Move:
     return Move(seen.tally, operation, lines, seen.unanswered_count, seen.failed_opens, seen.busy_cores, facts)
 
 
+def _aged(seen: Moved, operation: OperationView, ended_s: float) -> Move:
+    """The same where a process came to an end that it could not foresee: also what is lacking since, and for how long
+    back."""
+    losses = losses_s(seen.people, seen.before, ended_s)
+    violations = age_violations(operation.facts["account"], losses)
+    for line in violations[:TOLD_COUNT]:
+        tell(f"  AGE {line}")
+    return _judged(seen, operation, losses_s=losses, age_violations=violations)
+
+
 async def warm(board: Board, crowd_of: Size) -> Move:
     """Version 1 to version 2, handed over; the platform chooses that by itself."""
     await board.serve("v1")
@@ -69,17 +79,19 @@ async def frozen(board: Board, crowd_of: Size) -> Move:
     """The same, while the old process can do nothing. Half of the people have been there for a tick, half have not."""
     old = await board.serve("v1")
     promotions: list[OperationView] = []
+    stopped_s: list[float] = []
 
     async def tick() -> None:
         await _after_tick(old, TICK_DONE_S)
 
     async def promote() -> None:
+        stopped_s.append(monotonic_s())
         os.kill(_pid(old), signal.SIGSTOP)
         promotions.append(await board.promote("v2"))
 
     late_count = crowd_of.people // 2
     async with moved(board.place, promote, crowd_of, late_count=late_count, meanwhile=tick) as seen:
-        return _judged(seen, await finished(board.api, promotions[0].children[0]))
+        return _aged(seen, await finished(board.api, promotions[0].children[0]), stopped_s[0])
 
 
 async def crash(board: Board, crowd_of: Size, *, phase_s: float) -> Move:
@@ -96,12 +108,7 @@ async def crash(board: Board, crowd_of: Size, *, phase_s: float) -> Move:
 
     async with moved(board.place, kill, crowd_of, meanwhile=tick) as seen:
         killed_s, killed_ms = killed[0]
-        operation = await finished(board.api, await board.newest("replacement", since_ms=killed_ms))
-        losses = losses_s(seen.people, seen.before, killed_s)
-        violations = age_violations(operation.facts["account"], losses)
-        for line in violations[:TOLD_COUNT]:
-            tell(f"  AGE {line}")
-        return _judged(seen, operation, losses_s=losses, age_violations=violations)
+        return _aged(seen, await finished(board.api, await board.newest("replacement", since_ms=killed_ms)), killed_s)
 
 
 async def drain(board: Board, crowd_of: Size) -> Move:

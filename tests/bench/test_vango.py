@@ -23,6 +23,7 @@ from bench.vango.figures import (
     account_figures,
     crash_figures,
     drain_figures,
+    frozen_figures,
     peer_figures,
     tally_figures,
     warm_figures,
@@ -275,6 +276,15 @@ def test_a_crash_has_an_age_by_both_sides() -> None:
     assert (figures["crash_loss_age_max_s"], figures["crash_loss_age_seen_max_s"]) == (28.5, 29.0)
     assert figures["crash_loss_age_max_s_by_round"] == [14.0, 28.5]
     assert (figures["crash_resumed_share"], figures["crash_age_violations"]) == (1.0, 1)
+
+
+def test_who_started_fresh_has_lost_more_than_an_age_can_tell() -> None:
+    """A frozen process: one resumed from an older record, one had none."""
+    fates = (fate("a", lost=True), fate("b", FRESH, lost=True))
+    said = account({"a": "resumed", "b": "fresh"}, {"a": 9_000})
+    figures = frozen_figures([move(*fates, said=said, losses_s={"a": 8.9, "b": 44.0}, age_violations=[])])
+    assert (figures["frozen_loss_age_max_s"], figures["frozen_loss_age_seen_max_s"]) == (9.0, 8.9)
+    assert (figures["frozen_resumed_share"], figures["frozen_said"]) == (0.5, {"resumed": 1, "fresh": 1})
 
 
 def test_a_drain_counts_who_was_cut_too_early() -> None:
