@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.support.platform import Platform, start_platform, stop_platform
 
@@ -16,6 +17,10 @@ from tests.support.platform import Platform, start_platform, stop_platform
 # the sources and all tests anew: half of the time that the fast tests take. It is kept beside the sources, unversioned.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+# How long an example takes says how busy the machine is, and nothing of the code.
+settings.register_profile("house", parent=settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("house")
 
 GARBAGE_AFTER_COUNT = 50_000
 gc.set_threshold(GARBAGE_AFTER_COUNT)
