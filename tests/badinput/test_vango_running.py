@@ -7,8 +7,9 @@ import hashlib
 import hmac
 import os
 import signal
+import socket
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any, Final
 
@@ -16,13 +17,16 @@ import pytest
 import pytest_asyncio
 
 from moorage.sessions.admin import StoreAdmin
-from moorage.vango.records import HEADER_BYTES, SIGNATURE_BYTES
+from moorage.system.proc import free_port
+from moorage.vango.records import HEADER_BYTES, SESSION_PREFIX, SIGNATURE_BYTES, label_of_key
 from moorage.wire.api import AllocationView, OperationView
 from tests.badinput.kit import code_of
 from tests.support.platform import Platform
+from tests.support.processes import frozen
 from tests.support.stages import Moment, signals_at
 from tests.support.truth import owner
 from tests.support.vango.crowd import ATTACHED, FRESH, RESUMED, all_back, marks
+from tests.support.vango.ground import running_store
 from tests.support.vango_stage import (
     PEOPLE_COUNT,
     Shelf,
@@ -60,6 +64,7 @@ pytestmark = [
 
 BOARD: Final = "trouble"  # version 1 of the board; which trouble it has is chosen by a variable
 GRACE_S: Final = 1.0
+READY_S: Final = 10.0  # it takes one, or three on a busy machine
 RECORD_BUDGET_BYTES: Final = 512 << 10  # the framework's own, for one session
 BEFORE_THE_CUT: Final = Moment("refusing_new", {"baseline": False})
 
@@ -69,7 +74,7 @@ async def deaf(stage: Stage) -> None:
     """An app that does not hear SIGTERM is killed when its grace time is over, which is said; its sessions moved on."""
     platform, app = stage.platform, "vango-deaf"
     await set_secret(platform, app, "BOARD_TROUBLE", "deaf", "runtime")
-    await serve(platform, stage.shelf, app, BOARD, grace_s=GRACE_S)
+    await serve(platform, stage.shelf, app, BOARD, stop_grace_s=GRACE_S)
     old = await platform.allocation(app)
     async with at_board(platform, app) as people:
         await type_once(people)
@@ -115,9 +120,10 @@ async def blocked(trouble: str, code: str, stage: Stage) -> None:
 
 # ---- stores -----------------------------------------------------------------------------------------------------
 async def store_down_or_full(stage: Stage) -> None:
-    """A hand-over stops before its cut when the store is down, or full: nobody notices, nothing is lost."""
+    """A hand-over stops before its cut when the store is down, or full; one does not begin without a store. Nobody
+    notices, nothing is lost."""
     platform, app = stage.platform, "vango-stores"
-    await serve(platform, stage.shelf, app, BOARD)
+    await serve(platform, stage.shelf, app, BOARD, ready_timeout_s=READY_S)
     async with at_board(platform, app) as people:
         await type_once(people)
         await attached(platform, app, PEOPLE_COUNT)
@@ -130,6 +136,7 @@ async def store_down_or_full(stage: Stage) -> None:
             view = await platform.finished(operation)
             move = await platform.finished(await child_of(platform, operation))
         check_called_off(view, move, cause="store-refused")
+        await store_down_at_start(platform, app)
         await type_once(people)
         assert owned(platform, app) == route
         assert (await platform.allocation(app)).id == serving.id
@@ -174,6 +181,73 @@ async def full_store(platform: Platform, app: str) -> AsyncIterator[None]:
             yield
         finally:
             await admin.command("CONFIG", "SET", "maxmemory", limit)
+
+
+async def store_down_at_start(platform: Platform, app: str) -> None:
+    """A new allocation that finds no store does not become ready, and is said to have found none."""
+    async with taken_port(platform, app):
+        view = await platform.finished(await begin_restart(platform, app))
+        assert (view.state, code_of(view)) == ("failed", "allocation-ready-timeout"), view.problem
+        assert "store is down" in str((view.problem or {})["detail"])
+
+    async def back() -> bool:
+        async with platform.api() as api:
+            return {s.state for s in (await api.status()).stores if s.app == app} == {"ready"}
+
+    await wait_until(back, timeout_s=40.0, what="the store is back")
+
+
+@asynccontextmanager
+async def taken_port(platform: Platform, app: str) -> AsyncIterator[None]:
+    """The store dies, and somebody else listens on its port before it can come back."""
+    record, runner = await platform.store(app), platform.pid_of("runner")
+    assert record.identity is not None
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+
+        def mine() -> bool:
+            with suppress(OSError):
+                taken.bind(("127.0.0.1", record.desired.port))
+                taken.listen()
+                return True
+            return False
+
+        with frozen(runner):
+            os.kill(record.identity.pid, signal.SIGKILL)
+            await wait_until(mine, what="the port is free to be taken")
+        yield
+
+
+async def own_store(stage: Stage) -> None:
+    """A wrong URL of a store of the user's own blocks the deploy, or the promotion; the right one is used."""
+    platform, app, name = stage.platform, "vango-own", "VANGO_SESSION_STORE_URL"
+    async with running_store(stage.folder) as store:
+        right = await store.add("keeper")
+        wrong = right.replace("keeper:keeper", "keeper:not-its-password")
+        await set_secret(platform, app, name, f"redis://127.0.0.1:{free_port()}", "preview")
+        view = await bring(platform, stage.shelf, BOARD, app)
+        assert (view.state, code_of(view)) == ("blocked", "own-store-unusable"), view.problem
+        assert (view.problem or {})["variable"] == name
+
+        await set_secret(platform, app, name, right, "preview")
+        await set_secret(platform, app, name, wrong, "runtime")
+        view = await bring(platform, stage.shelf, BOARD, app)
+        assert (view.state, view.facts["probe"]["bindings"]) == ("preview_ready", {"vango_session_store": True})
+        number = int(view.input["deployment"])
+        refused = await promote(platform, app, number)
+        assert (refused.state, code_of(refused)) == ("rejected", "own-store-unusable")
+        assert "not-its-password" not in str(refused.problem), "a problem is no place for a password"
+        assert platform.get(f"{app}.localhost").status_code == 404
+
+        await set_secret(platform, app, name, right, "runtime")
+        assert (await promote(platform, app, number)).state == "healthy"
+        async with at_board(platform, app, 1) as (person,):
+            await type_once([person])
+            await person.drop()
+            await person.welcome_after(1)
+            async with store.admin() as admin:
+                keys = await admin.command("KEYS", f"{SESSION_PREFIX}*")
+            assert person.label in map(label_of_key, keys)
 
 
 # ---- records ----------------------------------------------------------------------------------------------------
@@ -236,6 +310,7 @@ TROUBLES: dict[str, Story] = {
     "records": records,
     "store_down_or_full": store_down_or_full,
     "deaf": deaf,
+    "own_store": own_store,
     "live-silent": partial(blocked, "live-silent", "vango-live-silent"),
     "page-500": partial(blocked, "page-500", "vango-page-failed"),
 }

@@ -99,13 +99,13 @@ class Shelf:
         self._turns: dict[str, asyncio.Lock] = {}
 
     @contextlib.asynccontextmanager
-    async def board(self, version: str, app: str, *, grace_s: float | None = None) -> AsyncIterator[Path]:
-        """The archive of a board under this app's name."""
+    async def board(self, version: str, app: str, **process: float) -> AsyncIterator[Path]:
+        """The archive of a board under this app's name, its process with other limits where some are given."""
         async with self._turn(version):
             digest = await self._built(version)
         with tempfile.TemporaryDirectory(dir=self.folder) as scratch:
             archive = Path(scratch) / f"{version}-{app}{SUFFIX}"
-            await asyncio.to_thread(self._write, archive, digest, app, grace_s)
+            await asyncio.to_thread(self._write, archive, digest, app, process)
             yield archive
 
     async def _built(self, version: str) -> str:
@@ -119,11 +119,10 @@ class Shelf:
             shutil.rmtree(work)
         return noted.read_text()
 
-    def _write(self, archive: Path, digest: str, app: str, grace_s: float | None) -> None:
+    def _write(self, archive: Path, digest: str, app: str, process: Mapping[str, float]) -> None:
         """The same files with another manifest around them."""
         found = self._store.manifest(digest)
-        process = found.process if grace_s is None else replace(found.process, stop_grace_s=grace_s)
-        manifest = replace(found, app=app, process=process)
+        manifest = replace(found, app=app, process=replace(found.process, **process))  # type: ignore[arg-type]
         other = artifact_digest(manifest)
         place = archive.parent / "sha256" / other.removeprefix(DIGEST_PREFIX)
         place.mkdir(parents=True)

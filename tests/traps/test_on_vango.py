@@ -234,7 +234,7 @@ def account_of(view: OperationView) -> dict[str, Any]:
 async def session_store(stage: Stage) -> None:
     """A frozen allocation that wakes after the hand-over changes no record, and each session's fate is told truly."""
     platform, app = stage.platform, "vango-frozen"
-    await serve(platform, stage.shelf, app, grace_s=FROZEN_GRACE_S)
+    await serve(platform, stage.shelf, app, stop_grace_s=FROZEN_GRACE_S)
     old = await platform.allocation(app)
     assert old.pid is not None
     async with at_board(platform, app) as people:
