@@ -24,7 +24,7 @@ demo: $(STAMP)  ## the main job on the embedded default, narrated
 
 test: $(STAMP) check  ## everything: checks and fast tests, then those on real servers
 	@# Real faults on real processes: what fails on a noisy machine runs once more, and is named. Twice is a failure.
-	$(BIN)/python -m pytest -m "servers or browser" || \
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "servers or browser" || \
 	    { echo "== failed once, second and last run of those tests"; \
 	      $(BIN)/python -m pytest -m "servers or browser" --last-failed --last-failed-no-failures none; }
 
@@ -33,7 +33,7 @@ check: $(STAMP)  ## format, lint, strict types, arrows, tidy and fast tests
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	PYTHONHASHSEED=0 $(BIN)/python -m pytest -q -n 2 -m "not servers and not browser"
+	$(BIN)/python -m pytest -q -n 2 -m "not servers and not browser"
 
 format: $(STAMP)  ## rewrite the sources in the house format
 	$(BIN)/ruff format .

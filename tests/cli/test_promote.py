@@ -48,7 +48,8 @@ def cold(**other: Any) -> Any:
     problem = {
         "code": "acknowledgement-required",
         "title": "This is a cold deploy: it needs an acknowledgement",
-        "detail": "12 live sessions will start fresh when they move to it. Deciding change: draft color retyped from str to int.",
+        "detail": "12 live sessions will start fresh when they move to it. "
+        "Deciding change: draft color retyped from str to int.",
         "hint": "",
         "status": 409,
     }
