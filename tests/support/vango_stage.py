@@ -53,6 +53,9 @@ PEOPLE_COUNT: Final = 6
 OUTCOMES: Final = ("attached", "ended", "resumed", "fresh", "lost", "unknown")
 SETTLED_WITHIN_S: Final = 95.0
 STORED_WITHIN_S: Final = 10.0
+CLOCKS_MS: Final = 250  # a person hears of a lost socket a little after it was lost
+TICK_MS: Final = 30_000  # the framework stores what has changed that often
+LEFT_COUNT: Final = 3
 
 
 # ---- boards that are built once ---------------------------------------------------------------------------------
@@ -265,6 +268,17 @@ def at_board(
     return crowd(count, ("127.0.0.1", platform.http_port), platform.host(app))
 
 
+async def come_and_leave(platform: Platform, app: str) -> None:
+    """People who were here before: their records lie in the store for the resume window, and nobody asks for them."""
+    async with at_board(platform, app, LEFT_COUNT) as people:
+        await type_once(people)
+
+    async def stored() -> bool:
+        return {person.label for person in people} <= (await records(platform, app)).keys()
+
+    await wait_until(stored, timeout_s=STORED_WITHIN_S, what="who left was stored")
+
+
 class Listener(Person):
     """A person who reads everything that comes, also what has no name on the page."""
 
@@ -355,7 +369,7 @@ def fates(people: Sequence[Person], before: Mapping[str, int]) -> tuple[Fate, ..
 def check_account(account: Mapping[str, Any], seen: Sequence[Fate], **expected: int) -> None:
     """Each session's fate is named and is what its person saw; the numbers are these, and add up."""
     said = {row["label"]: row["outcome"] for row in account["rows"]}
-    assert differences(said, seen) == []
+    assert not differences(said, seen), f"{differences(said, seen)}: {account}"
     assert sorted(said.values()) == sorted(fate.seen for fate in seen), "nothing that was seen is called unknown"
     counts = {outcome: account[outcome] for outcome in OUTCOMES}
     assert counts == {**dict.fromkeys(OUTCOMES, 0), **expected}
@@ -372,10 +386,18 @@ def check_sums(account: Mapping[str, Any], total: int) -> None:
 def check_not_kinder(account: Mapping[str, Any], seen: Sequence[Fate]) -> None:
     """Nothing is said that its person did not see; what could not be seen may be unknown."""
     said = {row["label"]: row["outcome"] for row in account["rows"]}
-    assert differences(said, seen) == []
+    assert not differences(said, seen), f"{differences(said, seen)}: {account}"
     for outcome in (RESUMED, ATTACHED, FRESH):
         assert account[outcome] <= sum(fate.seen == outcome for fate in seen), account
     check_sums(account, len(seen))
+
+
+def check_ages(account: Mapping[str, Any], seen: Sequence[Fate]) -> None:
+    """How old each session's stored state was at the end is said, and is a true upper bound of what its person lost."""
+    ages = {row["label"]: row["age_ms"] for row in account["rows"]}
+    for fate in seen:
+        lost_ms = (fate.loss_age_s or 0.0) * 1000
+        assert lost_ms - CLOCKS_MS <= ages[fate.label] <= lost_ms + TICK_MS, (fate, ages[fate.label])
 
 
 def check_kept(people: Sequence[Person], before: Mapping[str, int]) -> None:

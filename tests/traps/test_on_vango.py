@@ -33,9 +33,11 @@ from tests.support.vango_stage import (
     begin_restart,
     bring,
     check_account,
+    check_ages,
     check_kept,
     check_sums,
     child_of,
+    come_and_leave,
     fates,
     listening,
     needs_go,
@@ -235,6 +237,7 @@ async def session_store(stage: Stage) -> None:
     """A frozen allocation that wakes after the hand-over changes no record, and each session's fate is told truly."""
     platform, app = stage.platform, "vango-frozen"
     await serve(platform, stage.shelf, app, stop_grace_s=FROZEN_GRACE_S)
+    await come_and_leave(platform, app)
     old = await platform.allocation(app)
     assert old.pid is not None
     async with at_board(platform, app) as people:
@@ -261,6 +264,7 @@ async def session_store(stage: Stage) -> None:
         assert {fate.seen for fate in seen} == {RESUMED}
         assert all(fate.state_lost for fate in seen), "what was typed after the last storing could not be stored"
         check_account(move.facts["account"], seen, resumed=PEOPLE_COUNT)
+        check_ages(move.facts["account"], seen)
 
 
 async def until_over(platform: Platform, app: str, number: int) -> None:
