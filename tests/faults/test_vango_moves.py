@@ -4,8 +4,10 @@ killed in the middle of a hand-over. What the platform says of each session is w
 from __future__ import annotations
 
 import asyncio
+import itertools
 import signal
 from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -32,9 +34,11 @@ from tests.support.vango_stage import (
     check_account,
     check_ages,
     check_kept,
+    check_not_kinder,
     child_of,
     come_and_leave,
     fates,
+    goes_with_the_next_loss,
     killed,
     needs_go,
     promote,
@@ -155,23 +159,31 @@ async def probed(platform: Platform, folder: Path, resume: str, why: str = "") -
 
 # ---- the control plane is killed --------------------------------------------------------------------------------
 MOMENTS: Final = {
+    "admitting": Moment("admitting"),
     "refusing_new": Moment("refusing_new", {"baseline": False}),
     "cut": Moment("cutting", {"cut_ms": True}),
     "fenced": Moment("fenced"),
-    "admitting": Moment("admitting"),
 }
+SOMEBODY_GOES_AT: Final = "admitting"  # from then on nobody watches for a while who comes back
 
 
 class Ring:
     """Several apps on one platform, whose control plane is killed once for each of them, one after the other."""
 
-    def __init__(self, count: int) -> None:
-        self._prepared, self._over = asyncio.Barrier(count), asyncio.Barrier(count)
-        self.turn = asyncio.Lock()
+    def __init__(self, moments: Sequence[str]) -> None:
+        self._prepared, self._over = asyncio.Barrier(len(moments)), asyncio.Barrier(len(moments))
+        self._turns = {moment: asyncio.Event() for moment in moments}
+        self._following = dict(itertools.pairwise(moments))
+        self._turns[moments[0]].set()
 
-    async def prepared(self) -> None:
-        """Wait until all are: nobody asks a control plane that is away."""
+    @asynccontextmanager
+    async def turn(self, moment: str) -> AsyncIterator[None]:
+        """Wait until all are prepared (nobody asks a control plane that is away), and for one's turn."""
         await self._prepared.wait()
+        await self._turns[moment].wait()
+        yield
+        if moment in self._following:
+            self._turns[self._following[moment]].set()
 
     async def over(self) -> None:
         """Wait until it was killed for the last time."""
@@ -181,6 +193,8 @@ class Ring:
         """One of them has failed: the others need not wait for it."""
         await self._prepared.abort()
         await self._over.abort()
+        for turn in self._turns.values():
+            turn.set()
 
 
 async def killed_control(moment: str, ring: Ring, stage: Stage) -> None:
@@ -199,22 +213,29 @@ async def _killed_control(moment: str, ring: Ring, stage: Stage) -> None:
     async with at_board(platform, app) as people:
         await type_once(people)
         await attached(platform, app, PEOPLE_COUNT)
-        await ring.prepared()
-        async with ring.turn, typing(people, TYPING_S):
-            operation, before = await hand_over_and_kill(platform, app, MOMENTS[moment], people)
-            await all_back(people, before)
-        await type_once(people)
+        staying = people[:-1] if moment == SOMEBODY_GOES_AT else people
+        async with ring.turn(moment), typing(people, TYPING_S):
+            for person in people[len(staying) :]:
+                goes_with_the_next_loss(person)
+            operation, before = await hand_over_and_kill(platform, app, MOMENTS[moment], people, staying)
+            await all_back(staying, before)
+        await type_once(staying)
         await ring.over()
         done = await settled(platform, operation)
-        assert done.state == "settled", done.problem
         move = await settled(platform, await child_of(platform, operation))
-        check_kept(people, before)
-        check_account(move.facts["account"], fates(people, before), resumed=PEOPLE_COUNT)
+        check_kept(staying, before)
         assert (await platform.allocation(app)).number > old.number
+        assert done.state == move.state == ("settled" if staying == people else "settled_with_losses"), done.problem
+        account, seen = move.facts["account"], fates(people, before)
+        if staying == people:
+            check_account(account, seen, resumed=PEOPLE_COUNT)
+        else:
+            check_not_kinder(account, seen)
+            assert (account["resumed"], account["reasons"]) == (len(staying), {"unknown": {"not-watched": 1}})
 
 
 async def hand_over_and_kill(
-    platform: Platform, app: str, moment: Moment, people: Sequence[Person]
+    platform: Platform, app: str, moment: Moment, people: Sequence[Person], staying: Sequence[Person]
 ) -> tuple[str, dict[str, int]]:
     """Restart with a hand-over and kill the control plane at this moment of it: the restart, and the marks before."""
     for _ in range(TRIES_COUNT):
@@ -225,7 +246,7 @@ async def hand_over_and_kill(
         if met:
             await back(platform, "control", control)
             return operation, before
-        await all_back(people, before)
+        await all_back(staying, before)
     raise AssertionError(f"{moment} went by unseen {TRIES_COUNT} times")
 
 
@@ -238,24 +259,24 @@ MOVES: dict[str, Story] = {
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def stories(
-    request: pytest.FixtureRequest, platform: Platform, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Stories]:
+async def stories(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stories]:
     """Everything that is asked for, side by side; the control planes that are killed are those of another platform."""
-    asked, shelf = asked_for(request), Shelf()
+    asked = asked_for(request)
+    moves = {name: story for name, story in MOVES.items() if name in asked}
     kills = [moment for moment in MOMENTS if moment in asked]
-    stage = Stage(platform, shelf, tmp_path_factory.mktemp("source"))
-    going = Stories(stage, {name: story for name, story in MOVES.items() if name in asked})
-    other = await asyncio.to_thread(start_platform, tmp_path_factory.mktemp("other")) if kills else None
+    homes = [tmp_path_factory.mktemp("home") for needed in (moves, kills) if needed]
+    platforms = await asyncio.gather(*(asyncio.to_thread(start_platform, home) for home in homes))
+    shelf, folder = Shelf(), tmp_path_factory.mktemp("source")
+    going = Stories(Stage(platforms[0], shelf, folder), moves)
+    if kills:
+        ring = Ring(kills)
+        there = {moment: partial(killed_control, moment, ring) for moment in kills}
+        going.begin(Stage(platforms[-1], shelf, folder), there)
     try:
-        if other is not None:
-            ring, there = Ring(len(kills)), Stage(other, shelf, stage.folder)
-            going.begin(there, {moment: partial(killed_control, moment, ring) for moment in kills})
         yield going
     finally:
         await going.close()
-        if other is not None:
-            await asyncio.to_thread(stop_platform, other)
+        await asyncio.gather(*(asyncio.to_thread(stop_platform, each) for each in platforms))
 
 
 @pytest.mark.parametrize("story", MOVES)
