@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -155,3 +156,18 @@ def test_state_and_data_are_two_reports() -> None:
         report = impact_report(("sha256:old", manifest(state=[ONE])), ("sha256:new", new))
         assert report.forward.impact == ("warm" if forward else "neutral")
         assert report.data == data
+
+
+def test_two_entries_of_one_type_whose_names_changed_places_need_a_look() -> None:
+    draft = StateEntry("1", "", "session", "signal", "string", label="draft")
+    colour = StateEntry("2", "", "session", "signal", "string", label="colour")
+    swapped = (replace(draft, label="colour"), replace(colour, label="draft"))
+    found = state_impact((draft, colour), swapped)
+    assert found.impact is StateImpact.REVIEW
+    assert "draft and colour seem to have changed places" in str(found.deciding)
+    renamed = (replace(draft, label="text"), colour)
+    assert state_impact((draft, colour), renamed).impact is StateImpact.NEUTRAL
+    moved_on = (replace(draft, label="colour"),)  # the other one is gone: that is cold, whatever its name was
+    assert state_impact((draft, colour), moved_on).impact is StateImpact.COLD
+    other_type = replace(colour, fingerprint="int")
+    assert state_impact((draft, other_type), (replace(draft, label="colour"), other_type)).impact is StateImpact.NEUTRAL

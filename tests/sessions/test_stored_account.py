@@ -70,9 +70,17 @@ def test_a_deed_of_the_old_allocation_shows_nothing_however_late() -> None:
     assert outcomes(trace)["a"] == "unknown not-returned-yet"
 
 
-def test_a_deed_without_a_user_shows_a_return_and_no_resume() -> None:
-    trace = see_returns(stored(), [Deed("", Did.WROTE, "a", BACK_MS)], old=[OLD])
-    assert outcomes(trace)["a"] == "unknown not-shown-yet"
+def test_a_deed_without_a_user_shows_nothing() -> None:
+    trace = see_returns(stored(), [Deed("", did, "a", BACK_MS) for did in Did], old=[OLD])
+    assert outcomes(trace)["a"] == "unknown not-returned-yet"
+
+
+def test_a_shown_resume_is_named_before_a_mere_reading() -> None:
+    older = {"a": Stored(CUT_MS - 9, CUT_MS + 99_000), "z": Stored(CUT_MS - 9, CUT_MS + 99_000)}
+    deeds = [Deed(NEW, Did.READ, "a", BACK_MS), Deed(NEW, Did.READ, "z", BACK_MS), Deed(NEW, Did.WROTE, "z", BACK_MS)]
+    trace = see_returns(Trace(older=older), deeds, old=[OLD])
+    (fate,) = account_of_stored(trace, Moved(1, cut_ms=CUT_MS), Phase.SETTLED, now_ms=LATE_MS).fates
+    assert (fate.label, fate.outcome) == ("z", Outcome.RESUMED)
 
 
 def test_read_and_then_left_alone_for_longer_than_the_tick_is_fresh() -> None:

@@ -135,7 +135,7 @@ _EXPECTED = (
     ("resume", "go on elsewhere with what is stored"),
     ("stay", "stay with the old allocation until they end"),
     ("fresh", "start fresh"),
-    ("unknown", "may be cut: nothing is known of them"),
+    ("unknown", "may lose what they hold: nothing is known of them"),
 )
 
 

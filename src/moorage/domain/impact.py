@@ -2,6 +2,7 @@
 
 Two separate reports, each computed in both directions. Warm says nothing about the database; a rollback asks both.
 The state rule (`1-system` section 5): added = warm, removed / retyped / id changed = cold, unreadable = review.
+Two entries of one type whose names for people have changed places would change values in silence: review.
 A client script that is served under another hash is cold for every open tab: it must reload and starts fresh.
 """
 
@@ -35,6 +36,7 @@ class DataImpact(StrEnum):
     UNKNOWN = "unknown"
 
 
+_Key = tuple[str, str]  # state and field
 _FINGERPRINT_SHOWN_MAX_CHARS, _DIGEST_SHOWN_CHARS = 40, 14
 _SEVERITY = {impact: rank for rank, impact in enumerate(DataImpact)}
 BLOCKS_ROLLBACK = frozenset({DataImpact.DATA_MIGRATION, DataImpact.DESTRUCTIVE, DataImpact.UNKNOWN})
@@ -45,7 +47,8 @@ assert set(list(DataImpact)[-len(BLOCKS_ROLLBACK) :]) == BLOCKS_ROLLBACK, (
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One difference between two artifacts; `what` is added, removed, retyped, unreadable or (a script) replaced."""
+    """One difference between two artifacts; `what` is added, removed, retyped, exchanged, unreadable or (a script)
+    replaced."""
 
     what: str
     state: str
@@ -62,6 +65,8 @@ class Change:
         name = self.label or f"{self.state} {self.field}".strip()
         if self.what == "replaced":
             return f"{name} replaced: every open tab reloads and starts fresh"
+        if self.what == "exchanged":
+            return f"{self.before} and {self.after} seem to have changed places: each would show the other's values"
         if self.what == "retyped":
             return f"{name} retyped from {_brief(self.before)} to {_brief(self.after)}"
         return f"{name} {self.what}"
@@ -89,10 +94,29 @@ def state_impact(serving: Sequence[StateEntry], candidate: Sequence[StateEntry])
     before = {(e.state, e.field): e for e in serving}
     after = {(e.state, e.field): e for e in candidate}
     changes = [_compare(before.get(key), after.get(key)) for key in sorted(before.keys() | after.keys())]
-    found = tuple(change for change in changes if change)
+    found = (*(change for change in changes if change), *_exchanges(before, after))
     if not found:
         return StateReport(StateImpact.NEUTRAL)
-    return StateReport(StateImpact.COLD if any(c.is_cold for c in found) else StateImpact.WARM, found)
+    if any(change.is_cold for change in found):
+        return StateReport(StateImpact.COLD, found)
+    exchanged = any(change.what == "exchanged" for change in found)
+    return StateReport(StateImpact.REVIEW if exchanged else StateImpact.WARM, found)
+
+
+def _exchanges(before: Mapping[_Key, StateEntry], after: Mapping[_Key, StateEntry]) -> tuple[Change, ...]:
+    """Entries that kept identity and type and carry a name that another one had: a plain rename is none."""
+    had = {entry.label: key for key, entry in before.items() if entry.label}
+    found = []
+    for key in sorted(before.keys() & after.keys()):
+        old, new = before[key], after[key]
+        taken = had.get(new.label, key)
+        if old.label and taken != key and taken in after and _same_type(old, new) and _same_type(old, before[taken]):
+            found.append(Change("exchanged", old.state, old.field, old.label, new.label))
+    return tuple(found)
+
+
+def _same_type(one: StateEntry, other: StateEntry) -> bool:
+    return (one.fingerprint, one.scope, one.kind) == (other.fingerprint, other.scope, other.kind)
 
 
 def _compare(old: StateEntry | None, new: StateEntry | None) -> Change | None:
@@ -102,7 +126,7 @@ def _compare(old: StateEntry | None, new: StateEntry | None) -> Change | None:
         return Change("removed", old.state, old.field, before=old.fingerprint, label=old.label)
     assert old is not None
     assert new is not None
-    if (old.fingerprint, old.scope, old.kind) != (new.fingerprint, new.scope, new.kind):
+    if not _same_type(old, new):
         return Change("retyped", old.state, old.field, before=_type(old), after=_type(new), label=old.label)
     return None
 

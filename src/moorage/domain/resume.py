@@ -85,8 +85,10 @@ def expect(live: int, impact: ImpactReport | None, proof: Proof, depth: Depth, *
     """What would become of `live` sessions of the serving artifact (whose depth this is)."""
     if drains:
         return Expected(stay=live, how="they drain in place; none is called kept")
-    if impact is not None and impact.forward.impact in (StateImpact.COLD, StateImpact.REVIEW):
-        return Expected(fresh=live, how=f"the state impact is {impact.forward.impact}")
+    if impact is not None and impact.forward.impact is StateImpact.COLD:
+        return Expected(fresh=live, how="the state impact is cold")
+    if impact is not None and impact.forward.impact is StateImpact.REVIEW:
+        return Expected(unknown=live, how="the state impact needs a person's look")
     if proof.proven:
         return Expected(resume=live, how=proof.why)
     if depth is Depth.PLAIN:

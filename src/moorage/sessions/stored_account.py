@@ -92,14 +92,14 @@ def see_written(trace: Trace, records: Mapping[str, Stored], *, since_ms: int) -
 
 
 def see_returns(trace: Trace, deeds: Iterable[Deed], *, old: Collection[str]) -> Trace:
-    """The trace with what others than the old allocations did. A deed of an unknown user shows a return and nothing
-    more: it may be anybody's. An older record may be of a session that a successor has had from its beginning: it
+    """The trace with what others than the old allocations did. A deed of an unknown user shows nothing: it may be
+    anybody's. An older record may be of a session that a successor has had from its beginning: it
     counts only once it was read, as every resume does first."""
     returned, resumed = dict(trace.returned), dict(trace.resumed)
     for deed in deeds:
-        if deed.user in old or deed.did is Did.REMOVED:
+        if not deed.user or deed.user in old or deed.did is Did.REMOVED:
             continue
-        if deed.did is Did.READ or not deed.user:
+        if deed.did is Did.READ:
             returned[deed.label] = max(deed.at_ms, returned.get(deed.label, 0))
         elif deed.label in trace.stored or (deed.label in trace.older and deed.label in returned):
             resumed.setdefault(deed.label, deed.at_ms)
@@ -159,7 +159,7 @@ def account_of_stored(trace: Trace, moved: Moved, phase: Phase, *, now_ms: int) 
     named = [_fate(label, trace, moved, now_ms) or Fate(label, *_away(trace, phase)) for label in trace.stored]
     beyond = max((moved.sockets or 0) - len(named), 0)
     found = [_fate(label, trace, moved, now_ms) for label in sorted(trace.older)]
-    back = [fate for fate in found if fate is not None]
+    back = sorted((fate for fate in found if fate is not None), key=lambda fate: fate.outcome is not Outcome.RESUMED)
     back = back if moved.ended_ms is not None else back[:beyond]
     asked = sorted(trace.returned.keys() - trace.stored.keys() - trace.older.keys())
     fresh = [Fate(label, Outcome.FRESH, "not-stored") for label in asked[: max(beyond - len(back), 0)]]

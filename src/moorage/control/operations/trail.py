@@ -136,7 +136,7 @@ class Trail:
     def account(self, id: str, phase: Phase) -> Account:
         """What became of one old allocation's sessions, as far as it was seen."""
         entry = self._work.facts["baseline"][id]
-        cold = self._work.input.get("impact") in (StateImpact.COLD, StateImpact.REVIEW)
+        cold = self._work.input.get("impact") == StateImpact.COLD
         moved = Moved(
             entry["sockets"],
             cut_ms=self._work.facts.get("closed_ms"),
