@@ -60,15 +60,15 @@ async def measure(crowd_of: Size, *, store: bool) -> Tally:
     async with AsyncExitStack() as stack:
         folder = Path(tempfile.mkdtemp(prefix="moorage-bench-"))
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        environ = {ENV_STORE_URL: await stack.enter_async_context(_valkey(folder))} if store else {}
+        environ = {ENV_STORE_URL: await stack.enter_async_context(shared_valkey(folder))} if store else {}
         old_port, new_port, port = free_port(), free_port(), free_port()
         old = await stack.enter_async_context(_board("v1", folder, old_port, environ))
-        await stack.enter_async_context(_haproxy(folder, port, old_port))
+        await stack.enter_async_context(plain_haproxy(folder, port, old_port))
 
         async def swap() -> None:
             await stack.enter_async_context(_board("v2", folder, new_port, environ))
-            await _switch(folder / "haproxy.sock", new_port)
-            await _end(old)
+            await switch_proxy(folder / "haproxy.sock", new_port)
+            await ended(old)
 
         address = ("127.0.0.1", port)
         async with moved(address, f"{HOST}:{port}", swap, crowd_of) as seen:
@@ -76,7 +76,7 @@ async def measure(crowd_of: Size, *, store: bool) -> Tally:
 
 
 @asynccontextmanager
-async def _process(
+async def child_process(
     argv: Sequence[str], log: Path, *, folder: Path | None = None, environ: Mapping[str, str] | None = None
 ) -> AsyncIterator[asyncio.subprocess.Process]:
     with log.open("ab") as output:
@@ -91,10 +91,10 @@ async def _process(
     try:
         yield process
     finally:
-        await _end(process)
+        await ended(process)
 
 
-async def _end(process: asyncio.subprocess.Process) -> None:
+async def ended(process: asyncio.subprocess.Process) -> None:
     """SIGTERM, the grace time, SIGKILL."""
     if process.returncode is not None:
         return
@@ -114,7 +114,7 @@ async def _board(
     source = materialise(version, folder / version)
     argv = (sys.executable, "-m", "uvicorn", "board:app", "--host", "127.0.0.1", "--port", str(port), "--no-access-log")
     async with (
-        _process(argv, folder / f"{version}.log", folder=source, environ=environ) as process,
+        child_process(argv, folder / f"{version}.log", folder=source, environ=environ) as process,
         httpx.AsyncClient(trust_env=False) as client,
     ):
 
@@ -123,21 +123,21 @@ async def _board(
                 return (await client.get(f"http://127.0.0.1:{port}/healthz")).status_code == 200
             return False
 
-        await _require(healthy, f"the board {version}", folder / f"{version}.log")
+        await require(healthy, f"the board {version}", folder / f"{version}.log")
         yield process
 
 
 @asynccontextmanager
-async def _haproxy(folder: Path, port: int, target: int) -> AsyncIterator[None]:
+async def plain_haproxy(folder: Path, port: int, target: int) -> AsyncIterator[None]:
     config, socket = folder / "haproxy.cfg", folder / "haproxy.sock"
     config.write_text(_CONFIG.format(socket=socket, port=port, target=target))
     log = folder / "haproxy.log"
-    async with _process(proxy_command(find_haproxy().path, config), log):
-        await _require(lambda: _connects(port), "HAProxy", log)
+    async with child_process(proxy_command(find_haproxy().path, config), log):
+        await require(lambda: _connects(port), "HAProxy", log)
         yield
 
 
-async def _switch(socket: Path, port: int) -> None:
+async def switch_proxy(socket: Path, port: int) -> None:
     """Point the proxy's one server at another port; established connections stay where they are."""
     reader, writer = await asyncio.open_unix_connection(str(socket))
     writer.write(f"set server app/app addr 127.0.0.1 port {port}\n".encode())
@@ -149,15 +149,15 @@ async def _switch(socket: Path, port: int) -> None:
 
 
 @asynccontextmanager
-async def _valkey(folder: Path) -> AsyncIterator[str]:
+async def shared_valkey(folder: Path) -> AsyncIterator[str]:
     """A store with the platform's own configuration (every write on the disk before it is answered); its URL."""
     home, port = folder / "valkey", free_port()
     home.mkdir()
     (home / USERS_NAME).write_text("user default on nopass ~* &* +@all\n")
     (home / "valkey.conf").write_text(render_config(home, port))
     log = folder / "valkey.log"
-    async with _process((str(find_valkey().path), str(home / "valkey.conf")), log):
-        await _require(lambda: _connects(port), "Valkey", log)
+    async with child_process((str(find_valkey().path), str(home / "valkey.conf")), log):
+        await require(lambda: _connects(port), "Valkey", log)
         yield f"redis://127.0.0.1:{port}/0"
 
 
@@ -170,7 +170,7 @@ async def _connects(port: int) -> bool:
     return True
 
 
-async def _require(condition: Callable[[], Awaitable[bool]], what: str, log: Path) -> None:
+async def require(condition: Callable[[], Awaitable[bool]], what: str, log: Path) -> None:
     if not await wait_until(condition, timeout_s=READY_TIMEOUT_S):
         raise RuntimeError(f"{what} did not become ready:\n{_tail(log)}")
 

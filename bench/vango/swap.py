@@ -21,7 +21,7 @@ import httpx
 
 from bench.crowd import Size
 from bench.ground import tell
-from bench.swap import _end, _haproxy, _process, _require, _switch, _valkey
+from bench.swap import child_process, ended, plain_haproxy, require, shared_valkey, switch_proxy
 from bench.vango.board import APP, VERSIONS
 from bench.vango.crowd import TICK_DONE_S, Place, after_tick, describe, moved, reload_pages
 from moorage.system.clock import monotonic_s
@@ -55,18 +55,18 @@ async def swap(crowd_of: Size) -> Swapped:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         old_port, new_port, port = free_port(), free_port(), free_port()
         place = Place(("127.0.0.1", port), f"{APP}.localhost:{port}")
-        given = _given(place, await stack.enter_async_context(_valkey(folder)))
+        given = _given(place, await stack.enter_async_context(shared_valkey(folder)))
         old = await stack.enter_async_context(_board("v1", folder, old_port, given))
         started_s = monotonic_s()
-        await stack.enter_async_context(_haproxy(folder, port, old_port))
+        await stack.enter_async_context(plain_haproxy(folder, port, old_port))
 
         async def tick() -> None:
             await after_tick(monotonic_s() - started_s, TICK_DONE_S)
 
         async def switch() -> None:
             await stack.enter_async_context(_board("v2", folder, new_port, given))
-            await _switch(folder / "haproxy.sock", new_port)
-            await _end(old)
+            await switch_proxy(folder / "haproxy.sock", new_port)
+            await ended(old)
 
         async with moved(place, switch, crowd_of, late_count=crowd_of.people // 2, meanwhile=tick) as seen:
             await reload_pages(seen.people)
@@ -89,7 +89,7 @@ async def _board(
     environ = {**given, "HOST": "127.0.0.1", "PORT": str(port), "MOORAGE_ALLOCATION_NUMBER": version}
     log = folder / f"{version}.log"
     async with (
-        _process(("./server",), log, folder=board_folder(version), environ=environ) as process,
+        child_process(("./server",), log, folder=board_folder(version), environ=environ) as process,
         httpx.AsyncClient(trust_env=False) as client,
     ):
 
@@ -98,5 +98,5 @@ async def _board(
                 return (await client.get(f"http://127.0.0.1:{port}{READY_PATH}")).status_code == httpx.codes.OK
             return False
 
-        await _require(healthy, f"the board {version}", log)
+        await require(healthy, f"the board {version}", log)
         yield process

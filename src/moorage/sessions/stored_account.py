@@ -16,7 +16,7 @@ from enum import StrEnum
 from moorage.domain.session import Account, Fate, Outcome
 from moorage.sessions.account import Phase
 
-RESUME_SHOWN_WITHIN_MS = 35_000  # the framework's tick of 30 s, and a margin for a busy machine
+RESUME_SHOWN_WITHIN_MS = 40_000  # the framework's tick of 30 s, and a margin for a machine that is short of time
 EXPIRY_MOVED_MS = 500  # an expiry that was set anew differs by more than two clocks' rounding
 
 
