@@ -11,8 +11,6 @@ import asyncio
 import json
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,9 +35,8 @@ from tests.browser.chromium import (
     until,
 )
 from tests.support.platform import Answer, Platform
-from tests.support.vango.ground import SOURCES, needs_go
+from tests.support.vango_stage import NAME, Shelf, needs_go, preview, serve
 
-APP = "vango-board"
 STORY_WITHIN_S = 900  # nearly all of it is the first Go build on a machine that has never made one
 SETTLED_WITHIN_S = 60.0
 CLOCKS_MS = 1_000  # between a kill here and its being noted there
@@ -122,20 +119,15 @@ NOTES = ("Low tide at 14:20", "The crane is free from four o'clock")
 
 
 @pytest.fixture(scope="module")
-def board(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Version 1 is served; 2 (warm) and 3 (cold) have previews."""
-    folder = tmp_path_factory.mktemp("source")
-    asyncio.run(platform.serve(materialised("v1", folder)))
-    for version in ("v2", "v3"):
-        asyncio.run(platform.deploy(materialised(version, folder)))
-    return APP
+def board(platform: Platform) -> str:
+    """Version 1 is served; 2 (warm) and 3 (cold) have previews. All three were built before, or are now."""
+    asyncio.run(_boards(platform, Shelf()))
+    return NAME
 
 
-def materialised(version: str, folder: Path) -> Path:
-    """A version of the board as a complete app."""
-    made = folder / version
-    subprocess.run([sys.executable, str(SOURCES / "materialise.py"), version, str(made)], check=True)
-    return made
+async def _boards(platform: Platform, shelf: Shelf) -> None:
+    assert await serve(platform, shelf, NAME) == 1
+    assert [await preview(platform, shelf, version, NAME) for version in ("v2", "v3")] == [2, 3]
 
 
 @pytest_asyncio.fixture
@@ -181,36 +173,34 @@ async def at_work(
     platform: Platform, browser: BrowserContext, size: ViewportSize, work: Kept, *, pins: tuple[str, ...] = ()
 ) -> Tab:
     """A tab whose person has done this much, after pinning some notes for everybody."""
-    page = await new_tab(browser, f"http://{platform.host(APP)}/", size)
+    page = await new_tab(browser, f"http://{platform.host(NAME)}/", size)
     await until(page, LIVE, is_text("story", "fresh"), is_text("version", "v1"))
     for note in pins:
-        await page.click("#note-text")
-        await page.keyboard.type(note)
+        await page.fill("#note-text", note)
         await page.click("#note-add")
         await until(page, mentions("notes", note), is_value("note-text", ""))
     await page.click(f"#color-{work.colour}")
     for _ in range(work.count):
         await page.click("#inc")
     for field, words in (("note-text", work.message), ("draft", work.draft)):
-        await page.click(f"#{field}")
-        await page.keyboard.type(words)
+        await page.fill(f"#{field}", words)
     await until(page, *work.shown)
     return Tab(page, work)
 
 
 async def promoted_warm(platform: Platform, desk: Tab, phone: Tab, pictures: Path) -> None:
     """Version 2 takes over, while somebody goes on typing: no page is loaded anew, and all that was there is there."""
-    old = await platform.allocation(APP)
+    old = await platform.allocation(NAME)
     await desk.page.click("#draft")
     await desk.page.keyboard.press("End")
-    promotion = asyncio.create_task(platform.run("promote", APP, "--deployment", "2", "--json"))
+    promotion = asyncio.create_task(platform.run("promote", NAME, "--deployment", "2", "--json"))
     going_on = asyncio.create_task(desk.page.keyboard.type(TYPED_THROUGH, delay=TYPING_MS))
     await until(phone.page, RECONNECTING)
     await picture(phone.page, pictures / "vango-handover.png")
     done, _ = await asyncio.gather(promotion, going_on)
     assert done.code == Exit.OK, done.out + done.err
 
-    new = await platform.allocation(APP)
+    new = await platform.allocation(NAME)
     assert new.number != old.number
     await until(desk.page, LIVE, is_text("version", "v2"), SERVER_HAS_THE_DRAFT)
     desk.kept = replace(desk.kept, draft=await desk.page.input_value("#draft"))
@@ -233,10 +223,10 @@ async def still_there(*tabs: Tab, allocation: int) -> None:
 async def refused_twice(platform: Platform, desk: Tab, phone: Tab) -> str:
     """The way back over an addition and the way on to a retyped field are both cold, and named. What accepts the
     second one."""
-    served = await platform.allocation(APP)
-    back = await platform.run("rollback", APP, "--json")
+    served = await platform.allocation(NAME)
+    back = await platform.run("rollback", NAME, "--json")
     assert refusal(back) == ("acknowledgement-required", "cold", ["mood removed"])
-    on = await platform.run("promote", APP, "--deployment", "3", "--json")
+    on = await platform.run("promote", NAME, "--deployment", "3", "--json")
     code, impact, changes = refusal(on)
     assert (code, impact, len(changes)) == ("acknowledgement-required", "cold", 1)
     assert changes[0].startswith("count retyped from ")
@@ -258,7 +248,7 @@ def refusal(answer: Answer) -> tuple[str, str, list[str]]:
 
 async def crashed(platform: Platform, desk: Tab, phone: Tab) -> Crash:
     """kill -9 of the only allocation, right after somebody has changed something: what was stored comes back."""
-    dead = await platform.allocation(APP)
+    dead = await platform.allocation(NAME)
     assert dead.pid is not None
     await desk.page.click("#inc")
     await until(desk.page, is_text("count", str(desk.kept.count + 1)))
@@ -272,7 +262,7 @@ async def crashed(platform: Platform, desk: Tab, phone: Tab) -> Crash:
     assert draft.startswith(ON_THE_DESK.draft), "what the move had stored; what was typed after it may be lost"
     crash = Crash(changed_ms, killed_ms, change_is_kept=count == desk.kept.count + 1)
     desk.kept = replace(desk.kept, count=desk.kept.count + crash.change_is_kept, draft=draft)
-    new = await platform.allocation(APP)
+    new = await platform.allocation(NAME)
     assert new.number != dead.number
     await still_there(desk, phone, allocation=new.number)
     return crash
@@ -280,7 +270,7 @@ async def crashed(platform: Platform, desk: Tab, phone: Tab) -> Crash:
 
 async def promoted_cold(platform: Platform, desk: Tab, phone: Tab, acknowledge: str, pictures: Path) -> None:
     """Version 3, acknowledged: every page is loaded anew, says why, and starts at the defaults; the notes stay."""
-    words = ("promote", APP, "--deployment", "3", "--acknowledge", acknowledge, "--json")
+    words = ("promote", NAME, "--deployment", "3", "--acknowledge", acknowledge, "--json")
     promotion = asyncio.create_task(platform.run(*words))
     banners = [tab.page.locator(BANNER) for tab in (desk, phone)]
     for said in await asyncio.gather(*(banner.inner_text() for banner in banners)):
@@ -289,7 +279,7 @@ async def promoted_cold(platform: Platform, desk: Tab, phone: Tab, acknowledge: 
     await picture(desk.page, pictures / "vango-cold.png")
     done = await promotion
     assert done.code == Exit.OK, done.out + done.err
-    new = await platform.allocation(APP)
+    new = await platform.allocation(NAME)
     for tab in (desk, phone):
         await until(tab.page, LIVE, is_text("story", "fresh"), is_text("version", "v3"), *AT_DEFAULTS.shown)
         await until(tab.page, is_text("allocation", str(new.number)), *(mentions("notes", note) for note in NOTES))
@@ -299,7 +289,7 @@ async def promoted_cold(platform: Platform, desk: Tab, phone: Tab, acknowledge: 
 async def settled_moves(platform: Platform) -> list[OperationView]:
     """Every move of sessions, oldest first, once its account is settled."""
     async with platform.api() as api:
-        moves = [o.id for o in await api.operations(APP) if o.kind in ("handover", "replacement")]
+        moves = [o.id for o in await api.operations(NAME) if o.kind in ("handover", "replacement")]
     found = [await platform.finished(move, timeout_s=SETTLED_WITHIN_S) for move in reversed(moves)]
     assert all(account(move)["settled"] for move in found)
     return found
