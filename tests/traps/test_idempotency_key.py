@@ -96,7 +96,7 @@ async def test_idempotency_key_is_asked_for_by_every_endpoint_that_changes_somet
     await serve(platform, tiny_app(tmp_path / "listed", "listed"))
     source = await upload(platform, tmp_path / "listed")
     real = {"app": "listed", "name": "COLOUR", "operation": "op_none", "number": "1"}
-    body = {"value": "x", "source": source, "deployment": 1, "expected_epoch": 1}
+    body = {"value": "x", "source": source, "archive": source, "deployment": 1, "expected_epoch": 1}
     async with client(platform) as api:
         document = (await api.get("/openapi.json")).json()
         found = [(m, path) for path, verbs in document["paths"].items() for m in verbs if m in MUTATIONS]
