@@ -25,7 +25,7 @@ from moorage.system.rand import new_secret
 from moorage.wire.api import AllocationView, EdgeView, OperationView, PromoteRequest
 from tests.support.waiting import wait_until
 
-COMMAND_TIMEOUT_S = 180.0
+COMMAND_TIMEOUT_S = 380.0  # a first deploy of a Vango app compiles the framework
 MOORAGE = (sys.executable, "-m", "moorage.main")
 
 

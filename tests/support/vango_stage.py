@@ -269,7 +269,7 @@ def at_board(
 
 
 async def come_and_leave(platform: Platform, app: str) -> None:
-    """People who were here before: records of theirs lie in the store for the resume window, and nobody asks for them."""
+    """People who were here before: records of theirs lie in the store for a while, and nobody asks for them."""
     async with at_board(platform, app, LEFT_COUNT) as people:
         await type_once(people)
 

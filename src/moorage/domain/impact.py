@@ -110,6 +110,9 @@ def _exchanges(before: Mapping[_Key, StateEntry], after: Mapping[_Key, StateEntr
     for key in sorted(before.keys() & after.keys()):
         old, new = before[key], after[key]
         taken = had.get(new.label, key)
+        mutual = taken in after and after[taken].label == old.label
+        if mutual and taken < key:
+            continue  # said of the other one
         if old.label and taken != key and taken in after and _same_type(old, new) and _same_type(old, before[taken]):
             found.append(Change("exchanged", old.state, old.field, old.label, new.label))
     return tuple(found)

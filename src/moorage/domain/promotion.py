@@ -159,7 +159,8 @@ def _acknowledge(
         "live_sessions_at_ms": live.at_ms,
         "expected_epoch": epoch,
     }
-    cost = f"{live.sessions} live sessions will start fresh when they move to it. Deciding change: {deciding}."
+    what_then = "go on with it" if report.forward.impact is StateImpact.REVIEW else "start fresh when they move to it"
+    cost = f"{live.sessions} live sessions will {what_then}. Deciding change: {deciding}."
     if acknowledged is None:
         return Decision(
             Verdict.NEEDS_ACKNOWLEDGEMENT,

@@ -175,6 +175,8 @@ def _notes(tx: Tx, owner: RouteOwner | None, deployment: Deployment) -> tuple[st
     """What else a person should read before deciding."""
     if deployment.artifact is None:
         return ()
+    if owner and deployment.number < owner.deployment_number:
+        return ()  # nobody acknowledges a way back in advance
     serving = manifest_of(tx, owner.artifact) if owner else None
     return framework_notes(serving, manifest_of(tx, deployment.artifact))
 
