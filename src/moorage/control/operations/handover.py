@@ -31,6 +31,7 @@ from moorage_app.contract import NoticeKind
 POLL_S = 0.02
 SETTLE_POLL_S = 0.2
 RESTS_PER_LOOK_COUNT = 9  # looking costs processor time that those who come back need: a tenth of a core at most
+TOLD_PERIOD_S = 5.0  # an account that changes is written down again, but no oftener
 NEARLY_SETTLED_S = 3.0  # a promotion waits this long for the last sessions, then goes on and says so
 FENCE_RETRY_S = 0.25
 NOTICE_RETRY_S = 0.25
@@ -360,6 +361,7 @@ async def _settle(work: Work, trail: Trail) -> None:
     """Account per session until all are accounted for, or the time to come back is over."""
     settle_s = max(float(work.input["settle_s"]), STORED_SETTLE_WAIT_S if trail.followed else 0.0)
     start, deadline = monotonic_s(), monotonic_s() + settle_s
+    told_s, told = monotonic_s(), ""
     await pause(_named(work.facts) / ADMISSION_PER_S)  # nobody can be back sooner
     while True:
         looked_s = monotonic_s()
@@ -368,7 +370,9 @@ async def _settle(work: Work, trail: Trail) -> None:
         look_s = monotonic_s() - looked_s
         if account.is_settled or monotonic_s() >= deadline:
             break
-        if monotonic_s() - start > NEARLY_SETTLED_S and not work.facts.get("nearly_settled"):
+        is_news = sessions.describe(account.counts) != told and monotonic_s() - told_s > TOLD_PERIOD_S
+        if is_news or (monotonic_s() - start > NEARLY_SETTLED_S and not work.facts.get("nearly_settled")):
+            told_s, told = monotonic_s(), sessions.describe(account.counts)
             await work.stage(
                 "admitting",
                 sessions.not_yet(account, trail),
