@@ -31,6 +31,7 @@ from moorage.artifacts.manifest import manifest_to_json
 from moorage.artifacts.store import ArtifactStore
 from moorage.build.assemble import Assembly, Order, Workshop
 from moorage.domain.artifact import DIGEST_PREFIX, artifact_digest
+from moorage.system.clock import now_ms
 from moorage.system.settings import inherited_environ
 from moorage.vango.records import SESSION_PREFIX, is_session_key, label_of_key
 from moorage.wire.api import AllocationView, OperationView, PromoteRequest, RestartRequest, SecretRequest
@@ -50,6 +51,7 @@ TROUBLE: Final = Path(__file__).parent / "vango_apps" / "trouble"
 NAME: Final = "vango-board"
 BUILT_BY: Final = ("build", "vango", "artifacts", "domain")  # the rooms of the platform that decide what is built
 PEOPLE_COUNT: Final = 6
+KEPT_MS: Final = 24 * 3600 * 1000  # boards of sources that have changed since
 OUTCOMES: Final = ("attached", "ended", "resumed", "fresh", "lost", "unknown")
 SETTLED_WITHIN_S: Final = 95.0
 STORED_WITHIN_S: Final = 10.0
@@ -96,8 +98,13 @@ class Shelf:
     """Boards that were built, kept on this machine for the next run."""
 
     def __init__(self) -> None:
-        self.folder = Path(tempfile.gettempdir()) / f"moorage-vango-boards-{os.getuid()}-{_built_from()}"
+        beside, name = Path(tempfile.gettempdir()), f"moorage-vango-boards-{os.getuid()}-"
+        self.folder = beside / f"{name}{_built_from()}"
         self.folder.mkdir(mode=0o700, exist_ok=True)
+        for other in beside.glob(f"{name}*"):
+            with contextlib.suppress(FileNotFoundError):  # another worker clears up as well
+                if other != self.folder and now_ms() - other.stat().st_mtime * 1000 > KEPT_MS:
+                    _clear(other)
         self._store = ArtifactStore(self.folder / "artifacts")
         self._turns: dict[str, asyncio.Lock] = {}
 
@@ -141,6 +148,14 @@ class Shelf:
             with (self.folder / f"{version}.lock").open("w") as lock:
                 await asyncio.to_thread(fcntl.flock, lock, fcntl.LOCK_EX)
                 yield
+
+
+def _clear(folder: Path) -> None:
+    """Remove a shelf of sources that have changed since."""
+    store = ArtifactStore(folder / "artifacts")
+    for digest in store.digests():
+        store.remove(digest)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 async def _hear_nothing(_stage: str, _note: str) -> None:
