@@ -33,7 +33,7 @@ check: $(STAMP)  ## format, lint, strict types, arrows, tidy and fast tests
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -q -n 2 -m "not servers and not browser"
+	$(BIN)/python -m pytest -q -n 3 -m "not servers and not browser"  # they wait a little, so three for two cores
 
 format: $(STAMP)  ## rewrite the sources in the house format
 	$(BIN)/ruff format .
