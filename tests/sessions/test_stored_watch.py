@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 
 import pytest
 
+from moorage.sessions.admin import StoreAdmin
 from moorage.sessions.failures import StoreDown
 from moorage.sessions.stored_account import Deed, Did
 from moorage.sessions.stored_records import StoredRecords
 from moorage.sessions.stored_watch import StoreWatch, parse_line
 from moorage.system.clock import now_ms
 from moorage.vango.records import GLOBAL_KEY_PREFIX, key_of, label_of
+from tests.runner.kit import ADMIN_PASSWORD
 from tests.sessions.kit import Store
 from tests.support.waiting import wait_until
 
@@ -84,6 +86,59 @@ async def test_a_connection_that_is_gone_before_anybody_could_ask_has_no_user(st
         (deed,) = await deeds(watch, 1)
         assert deed[0] in ("alc_new", "")
         assert deed[1:] == (Did.WROTE, label_of(IDS[1]))
+
+
+class Interrupted(StoreAdmin):
+    """An admin of the real store whose next answer about users is followed by something before it is used."""
+
+    then: Callable[[], Awaitable[None]] | None = None
+
+    async def user_by_address(self) -> Mapping[str, str]:
+        found = await super().user_by_address()
+        then, self.then = self.then, None
+        if then is not None:
+            await then()
+        return found
+
+
+async def test_a_connection_that_is_younger_than_the_answer_is_asked_for_again(store: Store) -> None:
+    admin = Interrupted(store.port, ADMIN_PASSWORD)
+    watch = StoreWatch(admin)
+    await watch.start()
+    try:
+        async with store.client("alc_old") as old, store.client("alc_new") as new:
+
+            async def write_and_be_heard() -> None:
+                await new.set(key_of(IDS[1]), "x")
+                await wait_until(lambda: any(line.key == key_of(IDS[1]) for line in watch._lines))
+
+            admin.then = write_and_be_heard
+            await old.set(key_of(IDS[0]), "x")
+            found = await deeds(watch, 2)
+        assert [user for user, _, _ in found] == ["alc_old", "alc_new"]
+    finally:
+        await watch.stop()
+        await admin.close()
+
+
+async def test_a_user_that_is_forgotten_while_the_store_is_asked_stays_forgotten(store: Store) -> None:
+    admin = Interrupted(store.port, ADMIN_PASSWORD)
+    watch = StoreWatch(admin)
+    await watch.start()
+    try:
+        watch._users["127.0.0.1:1"] = "alc_old"
+        async with store.client("alc_new") as new:
+
+            async def forget() -> None:
+                watch.forget("alc_old")
+
+            admin.then = forget
+            await new.set(key_of(IDS[0]), "x")
+            await deeds(watch, 1)
+        assert "127.0.0.1:1" not in watch._users
+    finally:
+        await watch.stop()
+        await admin.close()
 
 
 async def test_a_watch_knows_that_it_has_ended(store: Store) -> None:

@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from moorage.domain.errors import Unavailable
 from moorage.sessions.admin import ANSWER_TIMEOUT_S, StoreAdmin
 from moorage.sessions.failures import StoreDown
 from moorage.sessions.stored_account import Deed, Did
@@ -66,6 +67,7 @@ class StoreWatch:
         self._users: dict[str, str] = {}  # address to user
         self._lines: list[Line] = []  # whose users are not known yet
         self._deeds: list[Deed] = []
+        self._naming = asyncio.Lock()  # whoever takes deeds waits for those that are just being named
         self._reading: asyncio.Task[None] | None = None
         self._writer: asyncio.StreamWriter | None = None
 
@@ -130,19 +132,25 @@ class StoreWatch:
         """Learn the users of new connections while these still exist."""
         while True:
             await pause(NAMING_PERIOD_S)
-            with contextlib.suppress(StoreDown):
+            with contextlib.suppress(Unavailable):
                 await self._name()
 
     async def _name(self) -> None:
-        """Give each line its user, in order; one whose connection is gone already has none."""
-        if any(line.address not in self._users for line in self._lines):
-            self._users |= await self._admin.user_by_address()
-        lines, self._lines = self._lines, []
-        for line in lines:
-            user = self._users.get(line.address, "")
-            if user == ADMIN:
-                continue  # the platform's own looks are nobody's return
-            self._deeds.append(Deed(user, _DEEDS[line.command], label_of_key(line.key), line.at_ms))
+        """Give each line its user, in order; one whose connection is gone already has none.
+
+        A line that comes while the store is being asked waits for the next time: its connection may be younger than
+        the answer.
+        """
+        async with self._naming:
+            count = len(self._lines)
+            if any(line.address not in self._users for line in self._lines):
+                found = await self._admin.user_by_address()
+                self._users |= found  # not in one step with the asking: what was forgotten meanwhile stays forgotten
+            lines, self._lines = self._lines[:count], self._lines[count:]
+            for line in lines:
+                user = self._users.get(line.address, "")
+                if user != ADMIN:  # the platform's own looks are nobody's return
+                    self._deeds.append(Deed(user, _DEEDS[line.command], label_of_key(line.key), line.at_ms))
 
 
 def _resp(words: tuple[str, ...]) -> bytes:
