@@ -4,41 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import BrowserContext, Page, ViewportSize, async_playwright
+from playwright.async_api import BrowserContext, Page, ViewportSize
 
 from demo.people import Person, crowd
 from examples.board.materialise import materialise
 from moorage.cli.call import Exit
+from tests.browser.chromium import DESKTOP, PHONE, is_same_load, needs_chromium, new_tab, running_chromium, until
 from tests.support.platform import Platform
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-ARGUMENTS = (
-    "--headless=new",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-proxy-server",
-)
-DESKTOP, PHONE = ViewportSize(width=1280, height=800), ViewportSize(width=390, height=844)
-PATIENCE_MS = 30_000
 APP = "board"
 
-pytestmark = [
-    pytest.mark.servers,
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine (Debian: apt install chromium)"),
-]
+pytestmark = [pytest.mark.servers, pytest.mark.browser, needs_chromium]
 
 LIVE = "document.getElementById('connection').dataset.moorage === 'live'"
 KEPT = "document.getElementById('kept').textContent.startsWith('Draft kept')"
@@ -60,30 +42,15 @@ def board(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest_asyncio.fixture
 async def browser(tmp_path: Path) -> AsyncIterator[BrowserContext]:
     """A Chromium of its own with an empty profile; nothing on any of its pages may fail."""
-    problems: list[str] = []
-    async with async_playwright() as playwright:
-        context = await playwright.chromium.launch_persistent_context(
-            tmp_path / "profile", executable_path=CHROMIUM, args=list(ARGUMENTS), viewport=DESKTOP
-        )
-        context.on("weberror", lambda error: problems.append(str(error.error)))
+    async with running_chromium(tmp_path / "profile") as context:
         yield context
-        await context.close()
-    assert problems == []
 
 
 async def opened(platform: Platform, browser: BrowserContext, size: ViewportSize = DESKTOP) -> Page:
     """A new tab on the board, live, marked so that another load of it would be noticed."""
-    page = await browser.new_page()
-    await page.set_viewport_size(size)
-    await page.goto(f"http://{platform.host(APP)}/")
+    page = await new_tab(browser, f"http://{platform.host(APP)}/", size)
     await until(page, LIVE)
-    await page.evaluate("window.marked = performance.timeOrigin")
     return page
-
-
-async def until(page: Page, *conditions: str) -> None:
-    """Wait until the page's own script says so."""
-    await page.wait_for_function(" && ".join(f"({each})" for each in conditions), timeout=PATIENCE_MS)
 
 
 def shows(words: str, element: str = "outcome") -> str:
@@ -101,16 +68,6 @@ async def write(page: Page, words: str) -> None:
     await page.click("#text")
     await page.keyboard.type(words)
     await until(page, KEPT, draft(words))
-
-
-async def is_same_load(page: Page) -> bool:
-    """Whether the page was loaded once, by going there, and never again."""
-    return bool(
-        await page.evaluate(
-            "window.marked === performance.timeOrigin"
-            " && performance.getEntriesByType('navigation').map((n) => n.type).join() === 'navigate'"
-        )
-    )
 
 
 async def picture(page: Page, folder: Path, name: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from moorage.control import bindings
 from moorage.control.operations.allocate import READY_MARGIN_S, plan_allocation, stop_allocations, wait_ready
 from moorage.control.operations.engine import Ended, Work
 from moorage.control.operations.report import manifest_of
@@ -20,7 +21,6 @@ from moorage.store import apps, log, routes
 from moorage.store.apps import Deployment
 from moorage.store.database import Tx
 from moorage.system.rand import new_id, new_secret
-from moorage.vango import variables as vango
 
 
 async def run(work: Work) -> None:
@@ -100,8 +100,7 @@ async def _open_route(work: Work, deployment: Deployment) -> None:
 
 async def _try_out(work: Work, deployment: Deployment) -> None:
     """What only the running app can show is seen before anybody relies on it."""
-    kind = await work.read(lambda tx: apps.artifact(tx, deployment.artifact or "")["kind"])
-    if kind == vango.KIND:
+    if await work.read(lambda tx: bindings.is_vango(apps.artifact(tx, deployment.artifact or ""))):
         await probe(work, deployment)
 
 
