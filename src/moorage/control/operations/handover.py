@@ -360,7 +360,8 @@ async def _admit(work: Work) -> None:
 async def _settle(work: Work, trail: Trail) -> None:
     """Account per session until all are accounted for, or the time to come back is over."""
     settle_s = max(float(work.input["settle_s"]), STORED_SETTLE_WAIT_S if trail.followed else 0.0)
-    start, deadline = monotonic_s(), monotonic_s() + settle_s
+    passed_s = (now_ms() - work.facts["admitted_ms"]) / 1000  # a control plane that was killed does not begin anew
+    start, deadline = monotonic_s(), monotonic_s() + max(settle_s - passed_s, 0.0)
     told_s, told = monotonic_s(), ""
     await pause(_named(work.facts) / ADMISSION_PER_S)  # nobody can be back sooner
     while True:
