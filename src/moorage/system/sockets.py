@@ -11,31 +11,44 @@ import contextlib
 import ctypes
 import os
 import socket
+import time
 from pathlib import Path
+
+from moorage.system.clock import monotonic_s
 
 _PIDFD_GETFD = 438  # the same number on every architecture
 _ESTABLISHED = "01"
 _TABLES = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
 
 
-def end_input(pid: int, port: int) -> int:
+def end_input(pid: int, port: int, *, per_s: float, within_s: float) -> int:
     """End the input of every connection that the process has accepted on the TCP port; how many there were.
 
-    Raises OSError when the kernel or the system's policy does not allow it, or the process is gone.
+    One after the other, at most `per_s` of them a second unless they would then take longer than `within_s` in all:
+    this blocks for as long. Raises OSError when the kernel or the system's policy does not allow it, or the process is
+    gone.
     """
     accepted = {f"socket:[{inode}]" for inode in _accepted(port)}
     if not accepted:
         return 0
     folder, count = Path(f"/proc/{pid}/fd"), 0
+    step_s = step_between(len(accepted), per_s=per_s, within_s=within_s)
+    start_s = monotonic_s()
     pidfd = os.pidfd_open(pid)
     try:
         for name in os.listdir(folder):
             with contextlib.suppress(FileNotFoundError):
-                if os.readlink(folder / name) in accepted:
+                if os.readlink(folder / name) in accepted:  # looked at just before: a number may be another's by then
                     count += _shut(pidfd, int(name))
+                    time.sleep(max(0.0, start_s + count * step_s - monotonic_s()))
     finally:
         os.close(pidfd)
     return count
+
+
+def step_between(count: int, *, per_s: float, within_s: float) -> float:
+    """Seconds from one of `count` turns to the next: `per_s` of them a second, or all of them within `within_s`."""
+    return min(1 / per_s, within_s / max(1, count))
 
 
 def _accepted(port: int) -> set[str]:

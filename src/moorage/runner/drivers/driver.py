@@ -44,8 +44,8 @@ class Instance(Protocol):
         """Whether one of its processes listens on the port; cheap when asked again and again."""
 
     def let_go(self, port: int) -> int:
-        """End the input of every connection accepted on the port, without closing one; how many. It takes some
-        milliseconds. Raises OSError when that cannot be done here."""
+        """End the input of every connection accepted on the port, without closing one, spread over at most
+        LET_GO_WITHIN_S; how many. It blocks for as long. Raises OSError when that cannot be done here."""
 
     def release(self) -> None:
         """Stop watching; the instance goes on."""

@@ -14,6 +14,7 @@ import signal
 import subprocess
 from pathlib import Path
 
+from moorage.domain.limits import LET_GO_PER_S, LET_GO_WITHIN_S
 from moorage.runner.drivers.driver import Instance, Stranger
 from moorage.runner.launch import Launch
 from moorage.runner.record import Identity
@@ -81,7 +82,8 @@ class ProcessInstance:
 
     def let_go(self, port: int) -> int:
         """See Instance."""
-        return sum(end_input(member.pid, port) for member in self.members())
+        paced = {"per_s": LET_GO_PER_S, "within_s": LET_GO_WITHIN_S}
+        return sum(end_input(member.pid, port, **paced) for member in self.members())
 
     def release(self) -> None:
         """See Instance."""
