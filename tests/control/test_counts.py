@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from moorage.control.live import SEEN_LATE_MS, Live
-from moorage.control.operations.sessions import plain_account
+from moorage.control.operations.sessions import end_of_plain, plain_account
 from moorage.domain.operation import Kind
 from moorage.domain.session import Outcome
 from moorage.sessions.account import Phase
@@ -28,9 +28,15 @@ from moorage.wire.edge import EdgeReport, Sockets
 def test_a_plain_apps_sockets_are_attached_ended_or_died_with_it_never_moved(
     before: int, now: int | None, phase: Phase, kind: Kind, expected: dict[tuple[Outcome, str], int]
 ) -> None:
-    account = plain_account(before, now, phase, kind)
+    account = plain_account(before, now, phase, end_of_plain(kind))
     assert dict(account.unnamed) == expected
     assert account.total == before
+
+
+@pytest.mark.parametrize("kind", [Kind.DRAIN, Kind.HANDOVER, Kind.REPLACEMENT])
+def test_who_may_go_on_from_a_store_of_the_users_own_is_unknown(kind: Kind) -> None:
+    account = plain_account(5, 0, Phase.SETTLED, end_of_plain(kind, own_store=True))
+    assert dict(account.unnamed) == {(Outcome.UNKNOWN, "own-store"): 5}
 
 
 class Clock:

@@ -131,6 +131,16 @@ def test_after_a_crash_those_who_never_came_back_are_no_more_than_were_attached(
     assert account.unnamed == {(Outcome.LOST, "not-returned"): 1}
 
 
+def test_after_a_crash_that_nobody_had_counted_who_comes_back_is_named_and_the_other_records_are_unknown() -> None:
+    dead = Moved(None, ended_ms=CUT_MS + 10)
+    nobody_yet = account_of_stored(Trace(older=RECORDS), dead, Phase.CUT, now_ms=BACK_MS)
+    assert (nobody_yet.unnamed, nobody_yet.is_settled) == ({(Outcome.UNKNOWN, "not-counted"): 2}, False)
+    one_back = account_of_stored(Trace(older=RECORDS, resumed={"a": BACK_MS}), dead, Phase.SETTLED, now_ms=LATE_MS)
+    assert [(fate.label, fate.outcome) for fate in one_back.fates] == [("a", Outcome.RESUMED)]
+    assert one_back.unnamed == {(Outcome.UNKNOWN, "not-counted"): 1}
+    assert account_of_stored(Trace(), dead, Phase.SETTLED, now_ms=LATE_MS).total == 0
+
+
 def test_after_a_crash_sockets_without_a_record_are_lost_as_not_stored() -> None:
     trace = Trace(older=RECORDS, resumed={"a": BACK_MS, "b": BACK_MS})
     account = account_of_stored(trace, Moved(5, ended_ms=CUT_MS + 10), Phase.SETTLED, now_ms=LATE_MS)

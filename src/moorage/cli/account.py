@@ -56,6 +56,9 @@ def account_table(account: Mapping[str, Any]) -> AccountTable:
         remarks.append(f"these counts add up to {added}, not to {total}: the account is incomplete")
     if account.get("settled") is False:
         remarks.append("not settled: the counts may still change")
+    if uncounted := account.get("uncounted"):
+        named = ", ".join(map(str, uncounted))
+        remarks.append(f"nobody had counted the sockets of allocation {named}: not all who were attached are known")
     return AccountTable(total, rows, tuple(remarks), _age(account))
 
 

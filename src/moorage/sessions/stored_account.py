@@ -154,7 +154,8 @@ def account_of_stored(trace: Trace, moved: Moved, phase: Phase, *, now_ms: int) 
 
     Sessions that were stored after the cut are named by their records. Of the sockets beyond them nobody can say which
     of the older records is theirs, if any: who comes back for one is named, the rest is a count. After a crash there
-    are only older records, and everybody who comes back is named: who had just lost the line is a user, too.
+    are only older records, and everybody who comes back is named: who had just lost the line is a user, too. Where
+    nobody had counted the sockets (the whole platform ended with the process), each record may stand for one.
     """
     named = [_fate(label, trace, moved, now_ms) or Fate(label, *_away(trace, phase)) for label in trace.stored]
     beyond = max((moved.sockets or 0) - len(named), 0)
@@ -166,6 +167,8 @@ def account_of_stored(trace: Trace, moved: Moved, phase: Phase, *, now_ms: int) 
     left = max(beyond - len(back) - len(fresh), 0)
     away = 0 if moved.ended_ms is None else min(left, found.count(None))
     unnamed = {_away(trace, phase): away, _unseen(phase): left - away}
+    if moved.sockets is None and moved.ended_ms is not None:
+        unnamed[Outcome.UNKNOWN, "not-counted"] = found.count(None)
     return Account((*named, *back, *fresh), {key: number for key, number in unnamed.items() if number})
 
 

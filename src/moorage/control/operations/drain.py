@@ -6,6 +6,7 @@ the deadline of an app that was shown to resume is handed over, by an operation 
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from moorage.control.operations import sessions
@@ -181,9 +182,9 @@ async def _final(work: Work) -> Account:
     total = sum(entry["sockets"] or 0 for entry in _plain(work))
     died = min(work.facts.get("died_with", 0), total)
     cut = min(work.facts["cut_sockets"], total - died)
-    counts = {
-        (Outcome.LOST, "process-ended"): died,
-        (Outcome.ENDED, "cut-at-deadline"): cut,
-        (Outcome.ENDED, "closed"): total - died - cut,
-    }
+    own_store = any(entry.get("own_store") for entry in _plain(work))
+    counts: Counter[tuple[Outcome, str]] = Counter()
+    counts[sessions.end_of_plain(Kind.REPLACEMENT, own_store=own_store)] += died
+    counts[sessions.end_of_plain(Kind.DRAIN, own_store=own_store)] += cut
+    counts[Outcome.ENDED, "closed"] += total - died - cut
     return Account(named.fates, {key: number for key, number in counts.items() if number})

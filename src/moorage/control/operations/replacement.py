@@ -137,7 +137,7 @@ def _give_back(work: Work, tx: Tx) -> dict[str, Any]:
 async def _settle(work: Work, trail: Trail) -> None:
     """The account of a crash: sessions come back by themselves, each is shown by the store."""
     if "baseline" not in work.facts:
-        await work.stage("settled", "no session was attached", account=sessions.empty_account())
+        await work.stage("settled", "nothing was running before", account=sessions.empty_account())
         return
     deadline = monotonic_s() + (STORED_SETTLE_WAIT_S if trail.followed else CRASH_SETTLE_S)
     account = await _look(work, trail)

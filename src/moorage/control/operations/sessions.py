@@ -126,11 +126,11 @@ def _known(control: Control, tx: Tx, id: str) -> dict[str, Any]:
     deployment = apps.deployment(tx, found.deployment)
     probe = deployment.facts.get(PROBE, {}) if deployment else {}
     depth = manifest_of(tx, found.artifact).depth
-    if depth is Depth.STORE_AWARE and not _is_seen(control, tx, found):
-        depth = Depth.PLAIN  # its sessions lie where the platform can neither look nor fence
+    elsewhere = depth is Depth.STORE_AWARE and not _is_seen(control, tx, found)
     return {
         "number": found.number,
-        "depth": depth,
+        "depth": Depth.PLAIN if elsewhere else depth,  # elsewhere the platform can neither look nor fence
+        "own_store": elsewhere,
         "ended_ms": found.ended_ms,
         "window_ms": probe.get("window_ms"),
     }
@@ -191,7 +191,8 @@ async def account_now(work: Work, phase: Phase, trail: Trail | None = None) -> A
                 parts.append(trail.account(id, phase))
             else:
                 now = work.control.live.attached(entry["number"])
-                parts.append(plain_account(entry["sockets"], now, phase, work.operation.kind))
+                ends = end_of_plain(work.operation.kind, own_store=bool(entry.get("own_store")))
+                parts.append(plain_account(entry["sockets"], now, phase, ends))
     return merge(parts)
 
 
@@ -219,15 +220,23 @@ _PLAIN_END = {
 }
 
 
-def plain_account(before: int | None, now: int | None, phase: Phase, kind: Kind = Kind.DRAIN) -> Account:
+def end_of_plain(kind: Kind, *, own_store: bool = False) -> tuple[Outcome, str]:
+    """What became of a session of which only the socket was known, when a move of this kind ended it.
+
+    Whether somebody goes on from a store of the user's own is seen by nobody here, so it is not called an end.
+    """
+    return (Outcome.UNKNOWN, "own-store") if own_store else _PLAIN_END[kind]
+
+
+def plain_account(before: int | None, now: int | None, phase: Phase, ends: tuple[Outcome, str]) -> Account:
     """The account of an allocation that is known by sockets only: they are attached, have ended, or died with it.
 
-    A socket that is gone is never called moved. Unknown counts stay unknown.
+    A socket that is gone is never called moved: once the move is made it `ends` so. Unknown counts stay unknown.
     """
     if before is None:
         return Account((), {})
     if phase is not Phase.SERVING:
-        return Account((), _some({_PLAIN_END[kind]: before}))
+        return Account((), _some({ends: before}))
     if now is None:
         return Account((), _some({(Outcome.UNKNOWN, "no-live-edge"): before}))
     left = min(before, now)
@@ -265,7 +274,7 @@ def closing(account: Account, work: Work) -> tuple[str, str]:
     """The final state of a move and its line: `settled` only when every session is accounted for."""
     bad = account.counts[Outcome.LOST] + account.counts[Outcome.UNKNOWN]
     missing = uncounted(work)
-    note = describe(account.counts)
+    note = describe(account.counts) if account.total or not missing else "it is not known who was attached"
     if missing:
         note += f"; the sockets of allocation {', '.join(map(str, missing))} were not counted: no edge was live"
     return ("settled_with_losses" if bad or missing else "settled"), note
