@@ -67,8 +67,9 @@ class Terminal:
 
     def end(self) -> int:
         """Read to the end; the exit code."""
+        deadline = monotonic_s() + TIMEOUT_S
         while self._read():
-            pass
+            assert monotonic_s() < deadline, f"it does not end: {self.raw!r}"
         return self.process.wait(TIMEOUT_S)
 
     def close(self) -> None:
