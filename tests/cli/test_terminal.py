@@ -32,6 +32,11 @@ PROGRAM = "from moorage.cli.app import build_app; build_app()()"
 TIMEOUT_S = 20.0
 
 
+def _heed_ctrl_c() -> None:
+    """As a terminal's shell starts a command. Tests that run in the background of a shell have inherited to ignore it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Terminal:
     """A command in a terminal, and everything that it has written there."""
 
@@ -46,6 +51,7 @@ class Terminal:
             stderr=slave,
             env={"PATH": "/usr/bin:/bin", **own, **environ},
             start_new_session=True,
+            preexec_fn=_heed_ctrl_c,
         )
         os.close(slave)
         self.raw = ""

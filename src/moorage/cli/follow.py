@@ -6,7 +6,6 @@ Stages come by long poll; how long a stage took is told by the server's own time
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -45,19 +44,11 @@ async def follow(call: Call, id: str) -> OperationView:
             while not view.finished:
                 after = view.stages[-1].seq if view.stages else -1
                 view = await _operation(call, id, after=after, wait_s=POLL_WAIT_S)
-                _leave_when_asked()
                 stages.take(view)
     finally:
         if not view.finished:
             call.screen.aside(f"The operation goes on: {command('moorage', 'ops', id, '--follow')}")
     return view
-
-
-def _leave_when_asked() -> None:
-    """A cancellation that arrives together with an answer may be lost on the way up; the task still knows of it."""
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError
 
 
 async def show_moves(call: Call, parent: OperationView) -> list[OperationView]:
