@@ -33,7 +33,7 @@ TIMEOUT_S = 20.0
 
 
 def _heed_ctrl_c() -> None:
-    """As a terminal's shell starts a command. Tests that run in the background of a shell have inherited to ignore it."""
+    """As a terminal's shell starts a command; tests in the background of a shell have inherited to ignore it."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
