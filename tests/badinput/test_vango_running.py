@@ -64,6 +64,7 @@ pytestmark = [
 
 BOARD: Final = "trouble"  # version 1 of the board; which trouble it has is chosen by a variable
 GRACE_S: Final = 1.0
+OWN_STORE_DRAIN_S: Final = 2.0
 READY_S: Final = 10.0  # it takes one, or three on a busy machine
 RECORD_BUDGET_BYTES: Final = 512 << 10  # the framework's own, for one session
 BEFORE_THE_CUT: Final = Moment("refusing_new", {"baseline": False})
@@ -248,6 +249,18 @@ async def own_store(stage: Stage) -> None:
             async with store.admin() as admin:
                 keys = await admin.command("KEYS", f"{SESSION_PREFIX}*")
             assert person.label in map(label_of_key, keys)
+
+            await attached(platform, app, 1)
+            view = await bring(platform, stage.shelf, BOARD, app)
+            before, how = marks([person]), {"mode": "drain", "drain_deadline_s": OWN_STORE_DRAIN_S}
+            moved = await promote(platform, app, int(view.input["deployment"]), **how)
+            drain = await settled(platform, moved.children[0])
+            await all_back([person], before)
+            assert {fate.seen for fate in fates([person], before)} == {RESUMED}, (
+                "the platform can neither see nor deny it"
+            )
+            assert drain.state == "settled_with_losses", "not all is known, so it is not called settled"
+            assert drain.facts["account"]["reasons"] == {"unknown": {"own-store": 1}}
 
 
 # ---- records ----------------------------------------------------------------------------------------------------

@@ -51,6 +51,12 @@ def test_what_may_change_is_said() -> None:
     assert not account_table(account(resumed=1)).remarks
 
 
+def test_allocations_that_nobody_had_counted_are_named() -> None:
+    (remark,) = account_table({**account(), "uncounted": [3, 5]}).remarks
+    assert "3, 5" in remark
+    assert account_table({**account(), "uncounted": []}).remarks == ()
+
+
 @pytest.mark.parametrize("nested", [True, False])
 def test_counts_may_stand_in_a_member_of_their_own(nested: bool) -> None:
     flat = account(lost=2)

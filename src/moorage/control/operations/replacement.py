@@ -142,7 +142,8 @@ async def _settle(work: Work, trail: Trail) -> None:
     deadline = monotonic_s() + (STORED_SETTLE_WAIT_S if trail.followed else CRASH_SETTLE_S)
     account = await _look(work, trail)
     if "account" not in work.facts:
-        note = f"{account.total} sessions were attached; who comes back is seen at the store"
+        known = "nobody had counted who was attached" if sessions.uncounted(work) else f"{account.total} were attached"
+        note = f"{known}; who comes back is seen at the store"
         await work.stage("admitting", note, account=sessions.account_facts(account, work))
     while not account.is_settled and monotonic_s() < deadline:
         if "settles_ms" not in work.facts and trail.settles_ms():
