@@ -425,7 +425,7 @@ async def test_bindings_as_they_are_told(world: World) -> None:
     assert [(b.source, b.state, b.why) for b in found] == [
         seen,
         seen,
-        ("own", "declared", "a store of your own is not tried"),
+        ("own", "declared", "a store of your own: a promotion asks whether it answers, no session is tried there"),
     ], "what was seen at the preview was another store"
     assert "pass-of-mine" not in repr(found)
     with pytest.raises(Refused) as refused:

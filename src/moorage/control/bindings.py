@@ -191,7 +191,7 @@ def _view(service: Service, why: str) -> BindingView:
         source=service.source,
         variable=service.variable,
         state=state,
-        why="a store of your own is not tried" if own else why if service.probed is None else "",
+        why=OWN_STORE_WHY if own else why if service.probed is None else "",
     )
 
 
