@@ -25,6 +25,7 @@ from moorage.vango.bindings import PROVIDER, Service, services
 from moorage.vango.variables import KIND, Secrets, Source, StoreBinding, host_variables, store_binding, without_sealed
 from moorage.wire.bindings import BindingView, RotatedSecret, RotationView
 
+OWN_STORE_WHY = "a store of your own: a promotion asks whether it answers, no session is tried there"
 SECRET_BYTES = 32  # the framework refuses to start with less
 AUDIT_LOOKED_AT_COUNT = 200  # newest records of an app: more changes than that since an allocation began are unheard of
 
